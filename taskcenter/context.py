@@ -1,0 +1,106 @@
+"""What a task type is handed while it works, and what it hands back for a plan. (spec 1.2)"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import ConnectionUnavailable, Refused
+from .status import Origin
+
+__all__ = ["Cancelled", "PlanNote", "RunContext"]
+
+
+class Cancelled(Exception):
+    """The run was asked to stop; raised from ``checkpoint()``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNote:
+    """What a task type would do, without doing it."""
+
+    summary: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    danger: tuple[str, ...] = ()
+    connections: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "summary": self.summary,
+            "details": dict(self.details),
+            "danger": list(self.danger),
+            "connections": list(self.connections),
+        }
+
+
+def _no_connection(name: str) -> NoReturn:
+    raise ConnectionUnavailable(f"no connection named {name!r} can be resolved here", name=name)
+
+
+def _no_secret(name: str) -> NoReturn:
+    raise Refused(f"no secret named {name!r} can be resolved here", name=name)
+
+
+@dataclass
+class RunContext:
+    """The run that a task type works for. Everything a type may know or ask stands here.
+
+    ``connection(name)`` gives a connection block; ``progress(percent)`` takes 0..100 and never goes back;
+    ``checkpoint()`` raises :class:`Cancelled` when the run was asked to stop. Call it between batches.
+    """
+
+    run_id: str = ""
+    task: str = ""
+    step_key: str | None = None
+    attempt: int = 1
+    origin: Origin = Origin.MANUAL
+    slot: datetime | None = None
+    dry_run: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("taskcenter.run"))
+    data_dir: Path = Path(".")
+    temp_dir: Path = Path(".")
+    resolve_connection: Callable[[str], Any] = _no_connection
+    resolve_secret: Callable[[str], str] = _no_secret
+    on_progress: Callable[[float, str], None] | None = None
+    is_cancelled: Callable[[], bool] | None = None
+    on_output: Callable[[str, str], None] | None = None
+    tags: list[str] = field(default_factory=list)
+    summary_text: str = ""
+    _percent: float = 0.0
+
+    def connection(self, name: str) -> Any:
+        """The saved connection ``name`` (a ``blocks.connections`` block); an error that names it when absent."""
+        return self.resolve_connection(name)
+
+    def secret(self, name: str) -> str:
+        """The value of the secret ``name``, only ever in this process."""
+        return self.resolve_secret(name)
+
+    def progress(self, percent: float, message: str = "") -> None:
+        """Report 0..100; clamped, never goes backwards."""
+        self._percent = max(self._percent, min(100.0, max(0.0, float(percent))))
+        if self.on_progress is not None:
+            self.on_progress(self._percent, message)
+
+    def output(self, line: str, stream: str = "stdout") -> None:
+        """One line of the work's own output, into the run log as it comes."""
+        if self.on_output is not None:
+            self.on_output(line, stream)
+        else:
+            self.logger.info(line)
+
+    def checkpoint(self) -> None:
+        if self.is_cancelled is not None and self.is_cancelled():
+            raise Cancelled("the run was asked to stop")
+
+    def tag(self, *tags: str) -> None:
+        self.tags.extend(tags)
+
+    def summary(self, text: str) -> None:
+        self.summary_text = text

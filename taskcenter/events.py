@@ -1,0 +1,73 @@
+"""Names of the events in the outbox and the builders of their payloads, camelCase as the seeds write them. (spec 6.7)
+
+Every event is documented as a table in ``docs/events.md``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from .models import OutboxEvent, Run, StepRun, Task
+
+__all__ = ["EVENTS", "run_finished", "run_started", "step_changed", "task_changed"]
+
+EVENTS: dict[str, tuple[str, ...]] = {
+    "task_run_started": ("runId", "taskId", "origin", "attempt", "totalAttempts", "startedAt", "triggerId"),
+    "task_run_finished": (
+        "runId", "taskId", "origin", "status", "attempt", "finishedAt", "durationMs", "error", "triggerId",
+    ),
+    "step_changed": ("runId", "stepKey", "status", "reason"),
+    "task:created": ("taskId", "slug", "revision"),
+    "task:updated": ("taskId", "slug", "revision"),
+    "task:deleted": ("taskId", "slug", "revision"),
+}  # fmt: skip
+
+
+def _iso(value: datetime | None) -> str | None:
+    return value.isoformat() if value else None
+
+
+def _event(name: str, now: datetime, **payload: Any) -> OutboxEvent:
+    return OutboxEvent(name=name, payload=payload, created_at=now)
+
+
+def run_started(run: Run, now: datetime) -> OutboxEvent:
+    return _event(
+        "task_run_started",
+        now,
+        runId=run.id,
+        taskId=run.task_id,
+        origin=run.origin.value,
+        attempt=run.attempt,
+        totalAttempts=run.total_attempts,
+        startedAt=_iso(run.started_at),
+        triggerId=run.trigger_id,
+    )
+
+
+def run_finished(run: Run, now: datetime) -> OutboxEvent:
+    return _event(
+        "task_run_finished",
+        now,
+        runId=run.id,
+        taskId=run.task_id,
+        origin=run.origin.value,
+        status=run.status.value,
+        attempt=run.attempt,
+        finishedAt=_iso(run.finished_at),
+        durationMs=run.duration_ms,
+        error=run.error,
+        triggerId=run.trigger_id,
+    )
+
+
+def step_changed(step: StepRun, now: datetime) -> OutboxEvent:
+    return _event(
+        "step_changed", now, runId=step.run_id, stepKey=step.step_key, status=step.status.value, reason=step.reason
+    )
+
+
+def task_changed(verb: str, task: Task, now: datetime) -> OutboxEvent:
+    """``verb`` is created, updated or deleted."""
+    return _event(f"task:{verb}", now, taskId=task.id, slug=task.slug, revision=task.revision)

@@ -1,0 +1,148 @@
+"""What the rest of the product asks of a store, whichever database stands behind it.
+
+One contract suite (``tests/contracts``) holds for PostgreSQL, SQLite and the in-memory store. ``find_`` may
+return None, ``get_`` raises NotFound; every write is one transaction: all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from .models import AuditEntry, LogLine, OutboxEvent, Run, StepRun, Task
+from .status import RunStatus
+
+__all__ = ["Changes", "Page", "RunFilter", "Store", "TaskFilter"]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What one transaction writes. Runs and steps are upserts by key; logs, audit and events are only added.
+
+    A row that is terminal keeps its status: a later report for it is dropped, with one exception: the same
+    final status may fill fields that were empty (a result that came after the state). Log lines are keyed
+    by (run, sequence): writing the same line twice keeps one.
+    """
+
+    runs: Sequence[Run] = ()
+    steps: Sequence[StepRun] = ()
+    logs: Sequence[LogLine] = ()
+    audit: Sequence[AuditEntry] = ()
+    events: Sequence[OutboxEvent] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.steps or self.logs or self.audit or self.events)
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    status: str | None = None
+    task_type: str | None = None
+    owner: str | None = None
+    tag: str | None = None
+    category: str | None = None
+    search: str | None = None
+    """Substring of name or description, case-insensitive."""
+    sort_by: str = "name"
+    """name, created_at, updated_at, status"""
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    task_id: str | None = None
+    status: RunStatus | None = None
+    trigger_id: str | None = None
+    root_run_id: str | None = None
+    open_only: bool = False
+    limit: int = 50
+    cursor: str | None = None
+    """The ``next_cursor`` of the page before (keyset paging, newest first by created_at then id)."""
+
+
+@dataclass(frozen=True)
+class Page:
+    items: Sequence[Any] = field(default_factory=tuple)
+    next_cursor: str | None = None
+
+
+class Store(Protocol):
+    """Task Center's own memory."""
+
+    # definitions -----------------------------------------------------------------------------------
+    def save_task(
+        self,
+        task: Task,
+        *,
+        graph: Mapping[str, Any] | None = None,
+        expected_revision: int | None = None,
+        audit: Sequence[AuditEntry] = (),
+        events: Sequence[OutboxEvent] = (),
+    ) -> Task:
+        """Insert or replace a task with its triggers and, for a composite, its graph (seed form, spec 3.1).
+
+        ``expected_revision``: the revision that must stand there now (None: do not check; 0: must not exist).
+        Raises Conflict when it does not, or when the slug belongs to another task. Each save is also an
+        immutable row in ``task_revisions``. Returns the task as stored (its revision is the old one + 1).
+        """
+        ...
+
+    def find_task(self, id_or_slug: str) -> Task | None: ...
+    def get_task(self, id_or_slug: str) -> Task: ...
+    def list_tasks(self, where: TaskFilter = ...) -> Sequence[Task]: ...
+    def delete_task(
+        self, task_id: str, *, audit: Sequence[AuditEntry] = (), events: Sequence[OutboxEvent] = ()
+    ) -> None:
+        """Removes triggers, runs, logs, graph, step runs and revisions with it. Audit entries stay."""
+        ...
+
+    def find_graph(self, task_id: str) -> dict[str, Any] | None:
+        """The stored composite in the seed's JSON form, or None when the task is not a composite."""
+        ...
+
+    def list_revisions(self, task_id: str) -> Sequence[Mapping[str, Any]]:
+        """Newest first: revision, created_at, definition (task JSON), graph."""
+        ...
+
+    # history ---------------------------------------------------------------------------------------
+    def record(self, changes: Changes) -> None:
+        """Write all of it in one transaction."""
+        ...
+
+    def find_run(self, run_id: str) -> Run | None: ...
+    def get_run(self, run_id: str) -> Run:
+        """By full id, or by a prefix of at least 4 characters that only one run has."""
+        ...
+
+    def list_runs(self, where: RunFilter = ...) -> Page: ...
+    def list_steps(self, run_id: str) -> Sequence[StepRun]:
+        """By position, then key."""
+        ...
+
+    def list_logs(
+        self, run_id: str, *, after: int = -1, limit: int = 1000, step_key: str | None = None
+    ) -> Sequence[LogLine]:
+        """In order of sequence, only those with sequence > after; at most 2,000."""
+        ...
+
+    def next_log_sequence(self, run_id: str) -> int: ...
+    def list_audit(
+        self, *, task_id: str | None = None, run_id: str | None = None, limit: int = 100
+    ) -> Sequence[AuditEntry]:
+        """Newest first."""
+        ...
+
+    def list_events(self, *, undelivered: bool = False, limit: int = 100) -> Sequence[OutboxEvent]:
+        """In the order they were written."""
+        ...
+
+    def mark_delivered(self, event_ids: Sequence[str], at: datetime) -> None: ...
+
+    # settings --------------------------------------------------------------------------------------
+    def get_setting(self, key: str) -> Any | None: ...
+    def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None: ...
+
+    def close(self) -> None: ...
