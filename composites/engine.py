@@ -1,0 +1,326 @@
+"""Runs a checked composite: asks the walker what may start, hands each step to ``work``, tells ``observe``.
+
+The same loop serves the Prefect flow and a run in a plain Python session; they differ in ``work`` (how one step
+is executed) and ``observe`` (where its changes are written). Nothing here knows Prefect, a database or a clock
+of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from taskcenter.context import Cancelled
+from taskcenter.errors import MappingError, StepFailed, TaskCenterError
+from taskcenter.jsonable import to_jsonable
+from taskcenter.reasons import Reason, ReasonCode
+from taskcenter.status import StepStatus
+
+from . import templates
+from .graph import waves
+from .model import CompositeSpec, StepSpec
+from .walk import Decisions, Ending, Outcome, Overrides, Walker, compile_graph
+
+__all__ = ["CompositeResult", "StepCall", "StepChange", "execute", "output_of", "wave_numbers"]
+
+
+@dataclass
+class StepCall:
+    """One execution of one step (or of one item of a mapped step), as ``work`` gets it."""
+
+    key: str
+    """``copy``, or ``copy[3]`` for the fourth item of a map."""
+    step: StepSpec
+    payload: dict[str, Any]
+    """With templates rendered and secrets resolved: only for the work itself, never stored or shown."""
+    wave: int = 0
+    attempts: int = 0
+    """Counted by ``work``: how often it tried."""
+    task_run_id: str | None = None
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class StepChange:
+    """One transition of one step, for whoever keeps the record."""
+
+    key: str
+    step: StepSpec
+    wave: int
+    status: StepStatus
+    at: datetime
+    started_at: datetime | None = None
+    execution: Any = None
+    error: str | None = None
+    error_type: str | None = None
+    reason: Reason | None = None
+    reused: bool = False
+    attempts: int = 0
+    task_run_id: str | None = None
+
+    @property
+    def duration_ms(self) -> int | None:
+        if self.started_at is None or self.status is StepStatus.RUNNING:
+            return None
+        return max(0, round((self.at - self.started_at).total_seconds() * 1000))
+
+
+@dataclass(frozen=True)
+class CompositeResult:
+    """How it ended; ``outputs`` is what later steps could read of each step."""
+
+    ending: Ending
+    outputs: Mapping[str, Mapping[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts and outcomes per step; the results themselves stand in the step rows."""
+        status = {key: output["status"] for key, output in self.outputs.items()}
+        return {
+            "executor": "composite",
+            "totalSteps": len(status),
+            "succeeded": sum(s == "success" for s in status.values()),
+            "failed": sum(s == "failed" for s in status.values()),
+            "skipped": sum(s == "skipped" for s in status.values()),
+            "handled": list(self.ending.handled),
+            "message": self.ending.message,
+            "steps": status,
+        }
+
+
+Work = Callable[[StepCall], Awaitable[Any]]
+Observe = Callable[[StepChange], None]
+
+
+def wave_numbers(spec: CompositeSpec) -> dict[str, int]:
+    """Step key → its wave, from 0."""
+    keys = [step.step_key for step in spec.steps]
+    if spec.sequential and not spec.edges:
+        ordered = sorted(spec.steps, key=lambda s: (s.position, s.step_key))
+        return {step.step_key: i for i, step in enumerate(ordered)}
+    edges = [(e.from_step_key, e.to_step_key) for e in spec.edges]
+    return {key: i for i, generation in enumerate(waves(keys, edges)) for key in generation}
+
+
+def output_of(outcome: Outcome, duration_ms: int | None, reason: Reason | None = None) -> dict[str, Any]:
+    """What later steps read under ``steps.<key>`` (spec 3.6)."""
+    if outcome.status is StepStatus.SUCCESS:
+        return {"status": "success", "execution": outcome.result, "durationMs": duration_ms}
+    if outcome.status is StepStatus.FAILED:
+        return {"status": "failed", "error": outcome.error, "errorType": outcome.error_type, "durationMs": duration_ms}
+    return {"status": "skipped", "execution": None, "reason": str(reason) if reason else None}
+
+
+async def execute(
+    spec: CompositeSpec,
+    work: Work,
+    observe: Observe,
+    *,
+    now: Callable[[], datetime],
+    scope: Mapping[str, Any],
+    overrides: Overrides = Overrides(),
+    secret: Callable[[str], str] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> CompositeResult:
+    """Run every step that the walker lets start, at most ``max_parallel`` at once.
+
+    ``scope`` holds ``inputs``, ``run``, ``task`` and ``env`` for templates. ``work`` returns the step's result or
+    raises; ``observe`` is called for each transition, in order, and must not block. When this coroutine is
+    cancelled, the running steps are cancelled too and every open step is observed as skipped before it leaves.
+    """
+    run = _Run(spec, work, observe, now, scope, overrides, secret)
+    return await run.go(should_stop)
+
+
+class _Run:
+    def __init__(
+        self,
+        spec: CompositeSpec,
+        work: Work,
+        observe: Observe,
+        now: Callable[[], datetime],
+        scope: Mapping[str, Any],
+        overrides: Overrides,
+        secret: Callable[[str], str] | None,
+    ) -> None:
+        self.spec, self.work, self.observe, self.now, self.secret = spec, work, observe, now, secret
+        graph = compile_graph(spec)
+        self.walker = Walker(graph, overrides)
+        self.steps = {step.step_key: step for step in spec.steps}
+        self.waves = wave_numbers(spec)
+        self.outputs: dict[str, Mapping[str, Any]] = {}
+        self.scope = {**scope, "steps": self.outputs}
+        self.running: dict[str, asyncio.Task[None]] = {}
+        self.calls: dict[str, StepCall] = {}
+        self.done: asyncio.Queue[tuple[str, Outcome, datetime | None, StepCall | None]] = asyncio.Queue()
+
+    async def go(self, should_stop: Callable[[], bool] | None) -> CompositeResult:
+        try:
+            self._apply(self.walker.start())
+            while not self.walker.finished:
+                ended = [await self.done.get()]
+                while not self.done.empty():
+                    ended.append(self.done.get_nowait())
+                for key, outcome, started, call in ended:
+                    self._take(key, outcome, started, call)
+                    self._apply(self.walker.report({key: outcome}))
+                if should_stop is not None and should_stop() and self.walker.halted is None:
+                    self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
+                    self._cancel_running()
+        except asyncio.CancelledError:
+            self._cancel_running()
+            await asyncio.gather(*self.running.values(), return_exceptions=True)
+            self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
+            while not self.done.empty():
+                key, outcome, started, call = self.done.get_nowait()
+                self._take(key, outcome, started, call)
+                self.walker.report({key: outcome})
+            raise
+        return CompositeResult(self.walker.final(), self.outputs)
+
+    def _cancel_running(self) -> None:
+        for key, task in self.running.items():
+            if key in self.calls:
+                self.calls[key].cancel.set()
+            task.cancel()
+
+    def _apply(self, decisions: Decisions) -> None:
+        at = self.now()
+        for key, reason in decisions.skip:
+            self.outputs[key] = output_of(Outcome(StepStatus.SKIPPED), None, reason)
+            self._say(key, StepStatus.SKIPPED, at, reason=reason)
+        for key, outcome in decisions.fail:
+            self.outputs[key] = output_of(outcome, 0)
+            self._say(key, StepStatus.FAILED, at, error=outcome.error, error_type=outcome.error_type)
+        for key in decisions.reuse:
+            outcome = self.walker.outcomes[key]
+            self.outputs[key] = output_of(outcome, 0)
+            self._say(key, StepStatus.SUCCESS, at, execution=outcome.result, reused=True)
+        for key in decisions.ready:
+            self.running[key] = asyncio.create_task(self._run_step(key), name=f"step {key}")
+        if decisions.halt is not None and self.spec.halt_mode == "cancel":
+            self._cancel_running()
+
+    def _take(self, key: str, outcome: Outcome, started: datetime | None, call: StepCall | None) -> None:
+        self.running.pop(key, None)
+        at = self.now()
+        duration = max(0, round((at - started).total_seconds() * 1000)) if started else 0
+        reason = self.walker.halted if outcome.status is StepStatus.SKIPPED else None
+        self.outputs[key] = output_of(outcome, duration, reason)
+        self._say(
+            key,
+            outcome.status,
+            at,
+            started_at=started,
+            execution=outcome.result,
+            error=outcome.error,
+            error_type=outcome.error_type,
+            reason=reason,
+            attempts=call.attempts if call else 0,
+            task_run_id=call.task_run_id if call else None,
+        )
+
+    def _say(self, key: str, status: StepStatus, at: datetime, *, step: StepSpec | None = None, **more: Any) -> None:
+        spec = step or self.steps[key]
+        self.observe(StepChange(key, spec, self.waves.get(spec.step_key, 0), status, at, **more))
+
+    async def _run_step(self, key: str) -> None:
+        step = self.steps[key]
+        started: datetime | None = None
+        call: StepCall | None = None
+        try:
+            if step.map_over is None:
+                call = StepCall(key, step, self._payload(step, {}), self.waves[key])
+                self.calls[key] = call
+                started = self.now()
+                self._say(key, StepStatus.RUNNING, started, started_at=started)
+                outcome = await self._attempt(call)
+            else:
+                items = self._items(step)
+                started = self.now()
+                self._say(key, StepStatus.RUNNING, started, started_at=started)
+                outcome = await self._run_map(step, items)
+        except MappingError as error:
+            outcome = Outcome(StepStatus.FAILED, error=error.message, error_type="mapping")
+        except asyncio.CancelledError:
+            outcome = Outcome(StepStatus.SKIPPED)
+        finally:
+            self.calls.pop(key, None)
+        self.done.put_nowait((key, outcome, started, call))
+
+    def _payload(self, step: StepSpec, more: Mapping[str, Any]) -> dict[str, Any]:
+        if not templates.has_template(step.payload):
+            return dict(step.payload)
+        scope = {**self.scope, **more} if more else self.scope
+        rendered: dict[str, Any] = templates.render(step.payload, scope, self.secret)
+        return rendered
+
+    async def _attempt(self, call: StepCall) -> Outcome:
+        """Execute once (``work`` does the retries) and turn whatever happens into an outcome."""
+        try:
+            result = await self.work(call)
+            return Outcome(StepStatus.SUCCESS, to_jsonable(result))
+        except StepFailed as error:
+            return Outcome(StepStatus.FAILED, error.output, error.message, error.error_type)
+        except (TaskCenterError, Cancelled) as error:
+            code = error.code if isinstance(error, TaskCenterError) else "cancelled"
+            return Outcome(StepStatus.FAILED, error=str(error), error_type=code)
+        except Exception as error:  # the step's own code may raise anything; it is the step's failure, not ours
+            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            return Outcome(StepStatus.FAILED, error=text, error_type=type(error).__name__)
+
+    def _items(self, step: StepSpec) -> list[Any]:
+        items = templates.render(step.map_over, self.scope, None)
+        if not isinstance(items, list):
+            raise MappingError(f"mapOver gave a {type(items).__name__}, not a list")
+        if len(items) > step.map_max_items:
+            raise MappingError(f"mapOver gave {len(items)} items; at most {step.map_max_items} are allowed")
+        return items
+
+    async def _run_map(self, step: StepSpec, items: list[Any]) -> Outcome:
+        gate = asyncio.Semaphore(step.map_parallel or self.spec.max_parallel)
+        results = await asyncio.gather(*(self._run_item(step, i, item, gate) for i, item in enumerate(items)))
+        failed = [i for i, outcome in enumerate(results) if outcome.status is StepStatus.FAILED]
+        values = [outcome.result for outcome in results]
+        if len(failed) > step.tolerance:
+            first = results[failed[0]]
+            text = f"{len(failed)} of {len(items)} items failed, first {step.step_key}[{failed[0]}]: {first.error}"
+            return Outcome(StepStatus.FAILED, values, text, first.error_type)
+        return Outcome(StepStatus.SUCCESS, values)
+
+    async def _run_item(self, step: StepSpec, index: int, item: Any, gate: asyncio.Semaphore) -> Outcome:
+        key = f"{step.step_key}[{index}]"
+        row = replace(step, step_key=step.step_key, name=f"{step.name or step.step_key}[{index}]")
+        started: datetime | None = None
+        call: StepCall | None = None
+        async with gate:
+            try:
+                call = StepCall(
+                    key, step, self._payload(step, {"item": item, "index": index}), self.waves[step.step_key]
+                )
+                self.calls[key] = call
+                started = self.now()
+                self._say(key, StepStatus.RUNNING, started, step=row, started_at=started)
+                outcome = await self._attempt(call)
+            except MappingError as error:
+                outcome = Outcome(StepStatus.FAILED, error=error.message, error_type="mapping")
+            except asyncio.CancelledError:
+                self._say(key, StepStatus.SKIPPED, self.now(), step=row, started_at=started, reason=self.walker.halted)
+                raise
+            finally:
+                self.calls.pop(key, None)
+        self._say(
+            key,
+            outcome.status,
+            self.now(),
+            step=row,
+            started_at=started,
+            execution=outcome.result,
+            error=outcome.error,
+            error_type=outcome.error_type,
+            attempts=call.attempts if call else 0,
+            task_run_id=call.task_run_id if call else None,
+        )
+        return outcome

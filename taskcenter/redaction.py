@@ -1,0 +1,545 @@
+"""Take secrets out of text and data before anything else sees them. (spec 6.6)
+
+Three rules: registered values (:class:`Redactor`), names that say what stands behind them, and shapes of well-known
+tokens. What is found becomes ``[REDACTED]``, whatever its length. Promises: linear time, the same result when applied
+twice, JSON text stays JSON text, never an exception: when anything goes wrong the whole text is masked.
+
+Rules 2 and 3 are best effort. Left alone on purpose: ``token_count``, ``max_tokens``, ``secret_name``, truth values,
+``null``, numbers (in text: of fewer than four digits), and placeholders such as ``${PASSWORD}``, ``<password>``, ``***``.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from .errors import Problem, ValidationFailed
+from .redaction_patterns import (
+    ASSIGNMENT,
+    BASE64_LINE,
+    COMPARISON,
+    CURL_USER,
+    HARMLESS_ENDINGS,
+    HARMLESS_STARTS,
+    HARMLESS_VALUE,
+    IDENTIFIED_BY,
+    KEY_NAME,
+    KEY_WORDS,
+    LOOSE_SHAPES,
+    LOOSE_WORDS,
+    PRIVATE_KEY,
+    SCHEME,
+    SHAPES,
+    UNCERTAIN,
+    URL_LOGIN,
+)
+
+__all__ = ["MASK", "Redactor", "is_secret_name", "redact", "redact_exception_text", "redact_text"]
+
+MASK = "[REDACTED]"
+_MOST_CANDIDATES = 20_000
+"""A text with more places to look at than this is masked whole, which bounds the time it can take."""
+_LONG_WORD = 16
+_MOST_ROUNDS = 4
+
+
+class _TooMuch(Exception):
+    """More candidates than we are willing to look at one by one."""
+
+
+def redact_text(text: str) -> str:
+    """``text`` with what looks like a secret replaced by ``[REDACTED]``."""
+    try:
+        return _redact_text(text)
+    except Exception:  # fail closed: whatever it was, the text is not shown
+        return _whole(text)
+
+
+def redact(value: Any) -> Any:
+    """A JSON-like value with secrets masked by key and by pattern, at any depth. Keys, order and types stay."""
+    try:
+        return _redact_value(value, redact_text)
+    except Exception:  # too deep, a cycle, or an object that misbehaves
+        return MASK
+
+
+def redact_exception_text(exc: BaseException) -> str:
+    """Type, message and traceback of ``exc`` (and its causes) as redacted text."""
+    try:
+        text = "".join(traceback.format_exception(exc))
+    except Exception:  # an exception whose __str__ raises
+        text = f"{type(exc).__name__}: {MASK}"
+    return redact_text(text)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether the name of an object key says that its value is secret (rule 2), look-alikes excepted."""
+    lower = name.lower()
+    for match in KEY_NAME.finditer(lower):
+        if match[1] not in UNCERTAIN or _is_plain_pass(lower, match):
+            if not _is_harmless_name(lower, match.start(), lower[match.end() :].strip("_-. ")):
+                return True
+    return False
+
+
+def _whole(text: str) -> str:
+    """The mask for a whole text; quoted where the text may be JSON, so that it still is."""
+    return f'"{MASK}"' if text.lstrip()[:1] in ('"', "[", "{") and text != MASK else MASK
+
+
+# --- text ---------------------------------------------------------------------------------------------------------
+
+
+def _redact_text(text: str) -> str:
+    current = text
+    for _ in range(_MOST_ROUNDS):
+        after = _one_round(current)
+        if after == current:
+            return current if current is text else _still_json(text, current)
+        current = after
+    return _whole(text)  # never settles: fail closed
+
+
+def _still_json(before: str, after: str) -> str:
+    """``after``, or, when masking broke a JSON text, the same text masked value by value."""
+    if before.lstrip()[:1] not in ('"', "[", "{"):
+        return after
+    try:
+        parsed = json.loads(before)
+    except ValueError:
+        return after
+    try:
+        json.loads(after)
+    except ValueError:
+        clean = json.dumps(_redact_value(parsed, redact_text), ensure_ascii=False)
+        # It is only given out when it needs no further masking, so that masking twice is masking once.
+        return clean if _one_round(clean) == clean else _whole(before)
+    return after
+
+
+def _one_round(text: str) -> str:
+    # U+0130 is the one letter whose lower case is longer; positions in `lower` must be positions in `text`.
+    lower = (text if text.isascii() else text.replace("\u0130", "i")).lower()
+    spans: list[tuple[int, int, str]] = []
+    if any(word in lower for word in KEY_WORDS):
+        _named(text, lower, spans)
+    if "://" in text and "@" in text:
+        _url_logins(text, spans)
+    if "==" in text or "!=" in text:
+        spans.extend((m.start(1), m.end(1), MASK) for m in COMPARISON.finditer(text) if not _is_harmless(m[1]))
+    if "identified" in lower:
+        spans.extend((m.start(1), m.end(1), MASK) for m in IDENTIFIED_BY.finditer(text) if not _is_harmless(m[1]))
+    if "curl" in lower:
+        _curl_users(text, spans)
+    if "---" in text or "PuTTY-" in text:
+        _private_keys(text, spans)
+    words = [word for word in text.split() if len(word) >= _LONG_WORD]
+    if words:
+        _shapes(text, " ".join(words), spans)
+    return _apply(text, spans) if spans else text
+
+
+def _apply(text: str, spans: list[tuple[int, int, str]]) -> str:
+    """Replace the spans; where two overlap, the earlier one wins and takes the other's rest with it."""
+    spans.sort()
+    parts: list[str] = []
+    at = 0
+    for start, end, mask in spans:
+        if start >= at:
+            parts += (text[at:start], mask)
+            at = end
+        elif end > at:
+            at = end
+    return "".join((*parts, text[at:]))
+
+
+_OPENING = re.compile(
+    r"[@(\[ ]{0,3}+(?:[bBuUrRfFL$@]{1,2}(?=[\"']))?(\\{0,8}+(?:\"\"\"|'''|[\"'`])|&quot;|&#34;|%22|\\u0022)"
+)
+_CLOSING = {
+    '"': re.compile(r'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+'),
+    "'": re.compile(r"[^'\\\n]*+(?:\\.[^'\\\n]*+)*+"),
+    "`": re.compile(r"[^`\\\n]*+(?:\\.[^`\\\n]*+)*+"),
+}
+_BARE = re.compile(
+    r"(?:[^\s\"'`,;&<\\]|[,;&](?!\s|[\w .\-]{1,30}[:=]|$)|\\(?![\"'`nrtu\\]))++",
+)
+_HEADER = re.compile(r"[^\n\r\"'`\\]++")
+_NUMBER = re.compile(r"[-+]?[\d.,_]+")
+
+
+def _named(text: str, lower: str, spans: list[tuple[int, int, str]]) -> None:
+    """Values that follow a secret's name, in whatever notation."""
+    done = 0
+    decode: Callable[[str, int], tuple[Any, int]] | None = json.JSONDecoder().raw_decode
+    for seen, match in enumerate(ASSIGNMENT.finditer(lower)):
+        if seen > _MOST_CANDIDATES:
+            raise _TooMuch
+        start = match.start()
+        if start < done or _is_harmless_name(lower, start, match[2].strip("_-.")):
+            continue
+        stem, at, kind = match[1], match.end(), match.lastindex or 4
+        sure = stem not in UNCERTAIN or _is_plain_pass(lower, match)
+        if stem in UNCERTAIN and not sure and stem != "key" and start and lower[start - 1].isalpha():
+            continue  # bypass, compass, oauth-less words
+        if kind == 4 and match[3] and decode is not None and text[at : at + 1] in ("{", "["):
+            try:
+                end = decode(text, at)[1]
+            except ValueError:
+                decode = None  # not JSON after all; asking again at every brace would not be linear
+            else:
+                if sure and end - at > 2:
+                    spans.append((at, end, f'"{MASK}"'))
+                    done = end
+                continue
+        found = _value(text, at, header=kind == 4 and stem in ("authorization", "cookie"))
+        if found is None:
+            continue
+        value_start, end, quoted = found
+        value = text[value_start:end]
+        if len(value) <= 200 and not _is_masked(value, kind, sure, stem, quoted, bool(match[3]), lower, start):
+            if kind == 4:
+                done = max(done, at)
+            continue
+        if kind == 4 and not quoted and value_start == at:
+            value_start -= len(match[4]) - len(match[4].rstrip())  # `password: x` becomes `password:[REDACTED]`
+        spans.append((value_start, end, MASK))
+        done = end
+
+
+def _value(text: str, at: int, *, header: bool) -> tuple[int, int, bool] | None:
+    """Where the value that begins at ``at`` starts and ends, and whether it stands in quotes."""
+    opening = _OPENING.match(text, at)
+    if opening:
+        mark, start = opening[1], opening.end()
+        if mark in _CLOSING:
+            closing = _CLOSING[mark].match(text, start)
+            end = closing.end() if closing else start
+        else:
+            end = _find_closing(text, mark, start)
+        return (start, end, True) if end > start else None
+    scheme = SCHEME.match(text, at)
+    start = scheme.end() if scheme else at
+    bare = (_HEADER if header else _BARE).match(text, start)
+    if not bare:
+        return None
+    end = bare.end()
+    if header:
+        end = start + len(bare[0].rstrip())
+    else:
+        while end > start and text[end - 1] in ")]}" and text.count("([{"[")]}".index(text[end - 1])], start, end) < (
+            text.count(text[end - 1], start, end)
+        ):
+            end -= 1  # the bracket closes something that opened before the value
+            if end - start > 200:
+                break
+    return (start, end, False) if end > start else None
+
+
+def _find_closing(text: str, mark: str, start: int) -> int:
+    """The next ``mark`` with exactly as many backslashes, else the end of the line."""
+    line = text.find("\n", start)
+    line = len(text) if line < 0 else line
+    at = text.find(mark, start, line)
+    while at >= 0 and mark[0] == "\\" and at > start and text[at - 1] == "\\":
+        at = text.find(mark, at + 1, line)
+    return at if at >= 0 else line
+
+
+def _is_masked(
+    value: str, kind: int, sure: bool, stem: str, quoted: bool, closed: bool, lower: str, start: int
+) -> bool:
+    if _is_harmless(value):
+        return False
+    password = stem[0] == "p" and stem[-1] == "d"
+    if kind == 4:
+        if not sure:
+            return _is_strong(value, 16 if stem in ("key", "api") else 6)
+        # an unquoted number behind a quoted name is a JSON number: it stays one
+        return quoted or not (_NUMBER.fullmatch(value) and (closed or len(value) < 4))
+    if kind == 7 and _is_option(lower, start) and not value.startswith("-"):
+        return sure or _is_strong(value, 6)
+    if kind == 7 and quoted and password:
+        return True
+    if kind == 6 and sure:
+        return True
+    return _is_strong(value, 6 if quoted and sure else 8)
+
+
+def _is_option(lower: str, start: int) -> bool:
+    """Whether the name that reaches back from ``start`` is a command line option such as ``--db-password``."""
+    first = start
+    while first > 0 and start - first < 40 and lower[first - 1] not in " \t\n\"'(,[":
+        first -= 1
+    return lower.startswith("-", first)
+
+
+_PASS_OWNERS = ("db", "user", "admin", "root", "my", "ftp", "smtp", "mail", "sql", "login", "any", "_", "-", ".")
+
+
+def _is_plain_pass(lower: str, match: re.Match[str]) -> bool:
+    """``db_pass``, ``userpass``: with an owner before it, `pass` is a password; `bypass` and `pass: 12` are not."""
+    return match[1] == "pass" and lower[max(0, match.start() - 6) : match.start()].endswith(_PASS_OWNERS)
+
+
+def _is_harmless_name(lower: str, start: int, rest: str) -> bool:
+    if rest and rest.endswith(HARMLESS_ENDINGS):
+        return True
+    return lower[max(0, start - 11) : start].endswith(HARMLESS_STARTS)
+
+
+def _is_harmless(value: str) -> bool:
+    if value == MASK or not value.strip():
+        return True
+    if len(value) > 200:
+        return False
+    if HARMLESS_VALUE.fullmatch(value.strip()):
+        return True
+    plain = [sign for sign in value.lower() if sign.isalnum()]
+    # xxxx, ****, 0000-0000; or letters only that call themselves an example
+    return (len(value) >= 3 and len(set(plain)) <= 1) or (value.replace("_", "a").isalpha() and _says_example(value.lower()))
+
+
+def _says_example(lower: str) -> bool:
+    return any(word in lower for word in ("fake", "dummy", "example", "placeholder"))
+
+
+def _is_strong(value: str, least: int) -> bool:
+    """Whether a value looks like a secret by itself: long enough, with digits or signs among letters, one word."""
+    if len(value) < least or " " in value:
+        return False
+    letters = digits = signs = 0
+    for sign in value[:64]:
+        if sign.isalpha():
+            letters += 1
+        elif sign.isdigit():
+            digits += 1
+        elif sign not in "-_./:":
+            signs += 1
+    if least >= 16:
+        return letters >= 4 and digits >= 3 and "." not in value and len(set(value)) >= 8
+    return letters >= 2 and (digits > 0 or signs > 0)
+
+
+def _url_logins(text: str, spans: list[tuple[int, int, str]]) -> None:
+    for match in URL_LOGIN.finditer(text):
+        if match[2] is not None:
+            if not _is_harmless(match[2]) or match[2].isalpha():
+                spans.append((match.start(2), match.end(2), MASK))
+        elif len(match[1]) >= 20 and not _is_harmless(match[1]):
+            spans.append((match.start(1), match.end(1), MASK))
+
+
+def _curl_users(text: str, spans: list[tuple[int, int, str]]) -> None:
+    for match in CURL_USER.finditer(text):
+        if not _is_harmless(match[3]) and match[3] not in (match[1], "pass", "password") and match[3][0] != "$":
+            spans.append((match.start(3), match.end(3), MASK))
+
+
+_KEY_BODY = re.compile(r"[A-Za-z0-9+/=\s\\\"'+>|#*-]{0,65536}+")
+
+
+def _private_keys(text: str, spans: list[tuple[int, int, str]]) -> None:
+    done = 0
+    no_end_after = len(text) + 1
+    for match in PRIVATE_KEY.finditer(text):
+        start = match.start()
+        if start < done:
+            continue
+        end = match.end()
+        if " END" not in match[0] and not match[0].startswith("-----END"):
+            close = text.find("-----END", end) if end < no_end_after else -1
+            if close < 0:
+                no_end_after = min(no_end_after, end)
+                body = _KEY_BODY.match(text, end)
+                end = end + len(body[0].rstrip("\"' \n\t")) if body else end
+            else:
+                tail = text.find("-----", close + 8)
+                end = tail + 5 if 0 <= tail - close <= 60 else close + 8
+        spans.append((start, end, MASK))
+        done = end
+
+
+def _shapes(text: str, words: str, spans: list[tuple[int, int, str]]) -> None:
+    """Tokens known by their shape. ``words`` are the long words only: most of a log is not among them."""
+    if SHAPES.search(words):
+        for match in SHAPES.finditer(text):
+            token = match[0]
+            if _is_real(token):
+                start = match.start() + (16 if token.startswith("hooks.") else 0)
+                spans.append((start, match.end(), MASK))
+    lower = words.lower()
+    if any(word in lower for word in LOOSE_WORDS) and LOOSE_SHAPES.search(words):
+        spans.extend((m.start(), m.end(), MASK) for m in LOOSE_SHAPES.finditer(text) if _is_real(m[0]))
+    if len(words) >= 59:
+        for match in BASE64_LINE.finditer(text):
+            if _is_key_body(match[0]):
+                spans.append((match.start(), match.end(), MASK))
+
+
+def _is_real(token: str) -> bool:
+    """Not ``ghp_xxxx…``; and a JSON Web Token has at least one dot (a bare ``eyJ…`` is any base64 of JSON)."""
+    if token.startswith("eyJ") and "." not in token:
+        return token.startswith("eyJrIjoi")
+    tail = token[-20:].lower()
+    return len(set(tail)) > 3 or "%s" in token
+
+
+def _is_key_body(line: str) -> bool:
+    return (
+        line.count("/") <= 6
+        and "//" not in line
+        and any(c.isdigit() for c in line)
+        and not (line.islower() or line.isupper())
+    )
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def _redact_value(value: Any, clean: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return _redact_mapping(value, clean)
+    if isinstance(value, (list, tuple)):
+        items = _redact_items(value, clean)
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, (bytes, bytearray)):
+        return clean(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+    return value
+
+
+def _redact_items(items: Iterable[Any], clean: Callable[[str], str]) -> list[Any]:
+    """The elements; one that follows an option such as ``--password`` is that option's value."""
+    result: list[Any] = []
+    masked_next = False
+    for item in items:
+        if masked_next and isinstance(item, str) and not item.startswith("-"):
+            result.append(_hide(item, clean))
+            masked_next = False
+            continue
+        masked_next = (
+            isinstance(item, str)
+            and item.startswith("-")
+            and len(item) <= 100
+            and "=" not in item
+            and is_secret_name(item)
+        )
+        result.append(_redact_value(item, clean))
+    return result
+
+
+def _redact_mapping(value: Mapping[Any, Any], clean: Callable[[str], str]) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    # {"name": "DB_PASSWORD", "value": "…"}: how containers and forms write an environment
+    pair = next((value[k] for k in ("name", "key", "Name", "Key") if isinstance(value.get(k), str)), "")
+    named_pair = len(pair) <= 200 and is_secret_name(pair)
+    for key, item in value.items():
+        name = key
+        if isinstance(key, str):
+            name = clean(key)
+            while name in result:
+                name += "#"  # two keys that were masked alike both stay
+            if is_secret_name(key) or (named_pair and key.lower() == "value"):
+                result[name] = _hide(item, clean)
+                continue
+        result[name] = _redact_value(item, clean)
+    return result
+
+
+def _hide(item: Any, clean: Callable[[str], str]) -> Any:
+    """The value behind a secret's name: masked whole, but nothing, truth values, numbers and placeholders stay."""
+    if item is None or isinstance(item, (bool, int, float)) or (not item and isinstance(item, (str, list, tuple, dict))):
+        return item
+    if isinstance(item, str) and _is_harmless(item) and not item.isalpha():
+        return clean(item)
+    return MASK
+
+
+# --- registered values --------------------------------------------------------------------------------------------
+
+
+class Redactor:
+    """Masks registered values (rule 1) in all their written forms, then everything that rules 2 and 3 find.
+
+    A value of 8 characters and more is masked wherever it occurs, one of 4 to 7 only where it is a whole string in
+    data: in running text it would hit innocent words. Shorter ones are refused as secrets.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values: set[str] = set()
+        self._short: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        for value in values:
+            self.register(value)
+
+    def register(self, value: str) -> None:
+        """Mask ``value`` from now on. Raises ValidationFailed when it is shorter than 4 characters."""
+        if len(value) < 4:
+            sentence = "is shorter than 4 characters: masking it would blank out innocent text"
+            raise ValidationFailed("the secret", [Problem("secret_too_short", "value", sentence)])
+        if value in self._values or value in self._short:
+            return
+        if len(value) < 8:
+            self._short.add(value)
+            return
+        self._values.add(value)
+        self._pattern = None
+
+    def redact_text(self, text: str) -> str:
+        """``text`` with registered values and recognised secrets masked."""
+        try:
+            return redact_text(self._registered(text))
+        except Exception:  # fail closed
+            return _whole(text)
+
+    def redact(self, value: Any) -> Any:
+        """Data with registered values and recognised secrets masked."""
+        try:
+            return _redact_value(value, self._leaf)
+        except Exception:  # fail closed
+            return MASK
+
+    def redact_exception_text(self, exc: BaseException) -> str:
+        """Type, message and traceback with registered values and recognised secrets masked."""
+        try:
+            text = "".join(traceback.format_exception(exc))
+        except Exception:  # an exception whose __str__ raises
+            text = f"{type(exc).__name__}: {MASK}"
+        return self.redact_text(text)
+
+    def _leaf(self, text: str) -> str:
+        return MASK if text in self._short else self.redact_text(text)
+
+    def _registered(self, text: str) -> str:
+        if not self._values:
+            return text
+        if self._pattern is None:
+            forms = {form for value in self._values for form in _written_forms(value) if len(form) >= 6}
+            # the longest first, so that a value that contains another one is masked whole
+            self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda f: (-len(f), f)))))
+        return self._pattern.sub(MASK, text)
+
+
+def _written_forms(value: str) -> set[str]:
+    """How a value may be written: as it is, URL, JSON, repr, shell, HTML, hex, and base64 at its three offsets."""
+    raw = value.encode("utf-8", "surrogatepass")
+    url = quote(raw, safe="")
+    forms = {value, url, quote_plus(raw), quote(raw), re.sub("%..", lambda m: m[0].lower(), url)}
+    forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    forms |= {json.dumps(json.dumps(value)[1:-1])[1:-1], json.dumps(value)[1:-1].replace("/", "\\/")}
+    forms |= {value.replace("'", "'\\''"), value.replace("'", "'\"'\"'"), html.escape(value), html.escape(value, False)}
+    forms |= {html.escape(value).replace("&#x27;", "&apos;"), raw.hex(), raw.hex().upper()}
+    for offset in range(3):
+        text = base64.b64encode(b"\0" * offset + raw).decode("ascii")
+        # the first and last characters also hold bits of the neighbours: only those in between are certain
+        sure = text[(0, 2, 3)[offset] : (8 * (offset + len(raw))) // 6]
+        forms |= {sure, sure.replace("+", "-").replace("/", "_")}
+    return forms

@@ -1,0 +1,277 @@
+"""The words and shapes that :mod:`taskcenter.redaction` looks for. (spec 6.6, rules 2 and 3)
+
+Every pattern here runs in linear time: a repeat is either bounded or possessive, none stands inside another, and
+nothing that can fail follows an unbounded one. Alternatives start with a plain letter, so that the regex engine can
+skip ahead on it; name patterns are written for lower-cased text for the same reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+__all__ = [
+    "ASSIGNMENT",
+    "BASE64_LINE",
+    "COMPARISON",
+    "CURL_USER",
+    "HARMLESS_ENDINGS",
+    "HARMLESS_STARTS",
+    "HARMLESS_VALUE",
+    "IDENTIFIED_BY",
+    "KEY_NAME",
+    "KEY_WORDS",
+    "LOOSE_SHAPES",
+    "LOOSE_WORDS",
+    "PRIVATE_KEY",
+    "SCHEME",
+    "SHAPES",
+    "UNCERTAIN",
+    "URL_LOGIN",
+]
+
+KEY_WORDS = ("pass", "pw", "wd", "secret", "token", "cred", "auth", "cookie", "key", "connection", "salt", "api")
+"""No name below can occur in a text without one of these; looking for them is all that an ordinary line costs."""
+
+_NAME = (
+    r"p(?:[as]{0,3}wo?r?s?d|ass[-_ .]?(?:phrase|code)|rivate[-_ .]?key|ass(?![a-z])|w(?![a-z]))"
+    r"|s(?:ecret|igning[-_ .]?key|alt\d?(?![a-z]))"
+    r"|t(?:oken)"
+    r"|c(?:redential|ookie|onnection[-_ .]?string)"
+    r"|a(?:uthorization|pi[-_ .]?key|ccess[-_ .]?key|ccount[-_ .]?key|uth(?![a-z])|pi(?![a-z]))"
+    r"|m(?:aster[-_ .]?key)"
+    r"|e(?:ncryption[-_ .]?key)"
+    r"|o(?:auth2?[-_ .]?bearer)"
+    r"|k(?:ey)"
+)
+"""``p[as]{0,3}wo?r?s?d`` is password, passwd, pwd and how people misspell them: pswd, pasword, passworsd."""
+
+UNCERTAIN = frozenset({"pass", "pw", "auth", "key", "api", *("salt" + n for n in ("", *"0123456789"))})
+"""Names that are often harmless: their value is masked only when it looks like a secret itself."""
+
+KEY_NAME = re.compile(rf"({_NAME})")
+"""A secret's name inside a longer name, for object keys (already lower-cased)."""
+
+ASSIGNMENT = re.compile(
+    rf"({_NAME})"
+    r"([a-z0-9_.\-]{0,32}+)"  # 2, the rest of the name: token_value, secret.key
+    r"((?:[\"'`\])\\]|&quot;|%22){0,8}+)"  # 3, what closes it
+    r"(?: (?:for|of) [\w@.'\"\-]{1,40}+)?"
+    r"(?:"
+    r"([ \t]{0,8}+(?:->|%3d|:{1,3}=?|={1,3}>?|!={1,2}|\?=|value {0,2}= {0,2})[ \t]{0,8}+(?:str {0,2}= {0,2})?)"
+    r"|([ \t]{0,4}+[,(][ \t]{0,4}+(?=[\"'`\\]))"
+    r"|(>)"
+    r"|([ \t]{1,4}+(?:(?:is|was|as) )?)"
+    r")"
+)
+"""A name, its rest, its closing quotes, and one of four kinds of separator: 4 an assignment or comparison,
+5 a comma or bracket before a quoted value, 6 the end of an XML tag, 7 only blanks."""
+
+HARMLESS_STARTS = (
+    *("max_", "max", "min_", "num_", "num", "n_", "total_", "total", "prompt_", "completion_", "input_", "output_"),
+    *("has_", "is_", "no_", "use_", "show_", "hide_", "forgot_", "reset_", "require_", "requires_", "public_", "public"),
+    *("max-", "min-", "num-", "total-", "has-", "is-", "no-", "reset-", "forgot-", "public-", "cached_"),
+)
+"""``max_tokens``, ``has_password``, ``public_key``: the name counts or describes, it does not hold."""
+
+HARMLESS_ENDINGS = (
+    *("count", "counts", "name", "names", "id", "ids", "file", "files", "path", "paths", "dir", "url", "urls", "uri"),
+    *("type", "types", "length", "len", "size", "limit", "limits", "policy", "ttl", "expiry", "expires", "expires_in"),
+    *("expiration", "expired", "age", "field", "fields", "regex", "pattern", "version", "ref", "arn", "status"),
+    *("enabled", "required", "usage", "used", "index", "header", "label", "hint", "strength", "min", "max", "_at"),
+    *("provider", "manager", "store", "storage", "endpoint", "alias", "location", "group", "kind", "class"),
+    *("timeout", "lifetime", "algorithm", "encoding", "position", "chars", "selector", "distance", "column", "table"),
+    *("rotation", "method", "mode", "format", "scope", "scopes", "prompt", "placeholder", "generator", "validator"),
+    *("board", "word", "words", "space", "chain", "pair", "tab", "frame", "error", "info", "issuer", "audience"),
+)
+"""``token_count``, ``secret_name``, ``password_file``: what follows the word says that it is something about it."""
+
+HARMLESS_VALUE = re.compile(
+    r"(?:true|false|null|none|nil|undefined|yes|no|on|off|nan|n/a|unset|empty|required|optional|invalid|expired"
+    r"|missing|incorrect|wrong|must|not|expected|found|is|was|and|or|for|from|the|has|used|unknown"
+    r"|\$\{[^}]*\}|\$\{\{[^}]*\}\}|\$\([^)]*\)|\$[a-z_][\w.:]*|\{\{[^}]*\}\}|\{[\w.]*\}|%[a-z_]\w*%"
+    r"|%\(?\w*\)?[sdr]|<[^<>]*>|\[redacted\]|\(\)|:[a-z_]\w*|[\W_]{1,3}"
+    r"|(?:your|my|the|enter|insert|add|put)[-_ ][a-z_ -]*(?:here|password|token|secret|key)"
+    r"|(?:self|this|config|settings|os|process|env|args|cfg|options|opts|request|req|secrets|var|vars|local|module"
+    r"|data|params|ctx|context|props|vault|steps|github|inputs)(?:\.|->|\[|::)[\w.\[\]'\"()>-]*"
+    r"|[a-z_][\w.]*\([^)]*\)?"
+    r"|(?:https?|file)://[^\s@]*)",
+    re.IGNORECASE,
+)
+"""Values that hold nothing: truth values, placeholders, references to a variable, words of a sentence, addresses."""
+
+SCHEME = re.compile(
+    r"(?:bearer|basic|token|ntlm|negotiate|digest|apikey|aws4-hmac-sha256|flyv1|splunk|sso-key)[ \t]+", re.IGNORECASE
+)
+"""The word before the secret in an Authorization header; it stays readable."""
+
+COMPARISON = re.compile(
+    r"[\"'`]([^\"'`\n]{4,200})[\"'`] {0,2}[!=]={1,2} {0,2}[a-z_.]{0,20}"
+    r"(?:passw|passwd|pwd|secret|token|api_?key|private_?key|access_?key|credential)",
+    re.IGNORECASE,
+)
+"""``"value" == password``: the secret stands before its name."""
+
+IDENTIFIED_BY = re.compile(
+    r"identified {1,4}(?:with {1,4}[\w'\"`]{1,60} {1,4})?(?:by|as) {1,4}(?:password {1,4})?[\"'`]?([^\s\"'`;)]{1,200})",
+    re.IGNORECASE,
+)
+"""SQL that sets a password."""
+
+CURL_USER = re.compile(
+    r"(?:[ \t]-u ?|--user[ =]|--proxy-user[ =]|USERPWD, ?)\\?[\"']?([^\s:\"'\\]{1,100}):(\\?[\"']?)([^\s\"'\\]{1,200})"
+)
+"""``curl -u name:password``; only looked at in text that speaks of curl."""
+
+URL_LOGIN = re.compile(r"://([^\s/?#:@\"'`<>\\]{0,256}+)(?::([^\s/\"'`<>\\]{1,512}))?@(?=[\w\[$%{])")
+"""``scheme://user:password@host``, and ``scheme://token@host``."""
+
+PRIVATE_KEY = re.compile(
+    r"-----(?:BEGIN|END) [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
+    r"|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|PuTTY-User-Key-File-\d"
+)
+
+BASE64_LINE = re.compile(r"(?<![A-Za-z0-9+/=_.\-])[A-Za-z0-9+/]{59,76}+={0,2}(?![A-Za-z0-9+/=_.\-])(?=[\s\\nr\"',+;]{0,8}$)", re.M)
+"""A line that ends in one run of 59 to 76 base64 signs: the body of a PEM file that arrives line by line."""
+
+_W = r"[A-Za-z0-9_\-]"
+_ENDS = r"(?![A-Za-z0-9])"
+_BODIES = (
+    # JSON Web Token (the caller leaves one without a dot alone), Grafana key, base64 of keys
+    rf"eyJ{_W}{{6,}}+(?:\.{_W}*+){{0,4}}+=*+",
+    r"WwogICA[A-Za-z0-9+/=]{30,}+",
+    r"LS0tLS1CRUdJTiB[A-Za-z0-9+/=]{10,}+",
+    r"MII[A-Za-z0-9+/]{40,}+=*+",
+    # clouds
+    rf"AKIA[A-Z0-9]{{16,17}}{_ENDS}",
+    rf"ASIA[A-Z0-9]{{16}}{_ENDS}",
+    rf"ABIA[A-Z0-9]{{16}}{_ENDS}",
+    rf"ACCA[A-Z0-9]{{16}}{_ENDS}",
+    rf"A3T[A-Z0-9]{{17}}{_ENDS}",
+    r"ABSK[A-Za-z0-9+/]{40,}+=*+",
+    rf"bedrock-api-key-{_W}{{20,}}+",
+    r"amzn\.mws\.[0-9a-f-]{36}",
+    r"AIza[A-Za-z0-9_\-]{33,36}(?![A-Za-z0-9_-])",
+    rf"ya29\.{_W}{{20,}}+",
+    rf"GOCSPX-{_W}{{20,}}+",
+    rf"LTAI[A-Za-z0-9]{{12,24}}{_ENDS}",
+    rf"AKID[A-Za-z0-9]{{32,40}}{_ENDS}",
+    r"do[opr]_v1_[a-f0-9]{40,}+",
+    r"dapi[0-9a-h]{32}(?:-\d)?",
+    rf"HRKU-{_W}{{30,}}+",
+    rf"sha256~{_W}{{20,}}+",
+    rf"fo1_{_W}{{40,}}+",
+    r"fm(?:1[ar]|2)_[A-Za-z0-9+/=]{60,}+",
+    r"pul-[a-f0-9]{40}(?![a-f0-9])",
+    r"AGE-SECRET-KEY-1[A-Z0-9]{50,}+",
+    rf"cfut_{_W}{{30,}}+",
+    rf"vc[pkiac]_{_W}{{24,}}+",
+    r"pscale_(?:pw|tkn|oauth)_[A-Za-z0-9_.=\-]{30,}+",
+    r"sbp_(?:v0_|oauth_)?[a-f0-9]{40}",
+    rf"sb_secret_{_W}{{20,}}+",
+    # code hosts and package indexes
+    r"gh[pousr]_[A-Za-z0-9_]{36,}+",
+    r"github_pat_[A-Za-z0-9_]{22,}+",
+    r"gl(?:pat|dt|rt|rtr|cbt|ptt|ft|imt|agent|soat|ffct|wt|oas)-[A-Za-z0-9_.=\-]{18,}+",
+    rf"GR1348941{_W}{{20,}}+",
+    r"ATATT3[A-Za-z0-9_\-=%\\/+.]{40,}+",
+    r"ATCTT3[A-Za-z0-9_\-=%\\/+.]{40,}+",
+    r"ATBB[A-Za-z0-9_=.\-]{24,}+",
+    r"BBDC-[A-Za-z0-9+/@_\-]{40,}+",
+    r"npm_[A-Za-z0-9]{36,}+",
+    rf"pypi-{_W}{{50,}}+",
+    r"rubygems_[a-f0-9]{48}",
+    r"CLOJARS_[A-Za-z0-9]{60}",
+    r"oy2[a-z0-9]{43}(?![a-z0-9])",
+    rf"dckr_(?:pat|oat)_{_W}{{20,}}+",
+    r"SWM(?:TKN|KEY)-1-[A-Za-z0-9\-]{40,}+",
+    r"cmVmd[A-Za-z0-9=]{55,}+",
+    r"AKC[a-zA-Z0-9]{60,}+",
+    r"sgp_(?:[a-fA-F0-9]{16}_|local_)?[a-fA-F0-9]{40}",
+    r"sq[uap]_[A-Za-z0-9]{40}",
+    r"sntry[su]_[A-Za-z0-9+/=_\-]{40,}+",
+    # chat and mail
+    r"xox[abceoprs](?:\.xox[abceoprs])?-[A-Za-z0-9%_\-]{7,}+",
+    r"xapp-\d-[A-Za-z0-9%\-]{6,}+",
+    r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Za-z0-9+/]{30,}+",
+    rf"SG\.{_W}{{16,32}}+\.{_W}{{16,64}}+",
+    r"key-[a-f0-9]{32}(?![a-f0-9])",
+    r"xkeysib-[a-f0-9]{64}-[A-Za-z0-9]{16}",
+    *(rf"{first}[A-Za-z0-9]{{23,25}}\.{_W}{{6}}\.{_W}{{27,38}}+" for first in "MNO"),
+    rf"SK(?:[0-9a-f]{{32}}|[0-9A-F]{{32}}){_ENDS}",
+    # money and shops
+    r"(?:sk|rk|pk)_(?:live|test|prod)_[A-Za-z0-9]{16,}+",
+    r"whsec_[A-Za-z0-9+/=]{24,}+",
+    rf"sq0[a-z]{{3}}-{_W}{{22,}}+",
+    rf"EAAA{_W}{{56,}}+",
+    r"EAA[A-Z][A-Za-z0-9]{20,}+",
+    r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{32}",
+    r"EZ[AT]K[A-Za-z0-9]{54}",
+    # language models
+    r"sk-(?:ant-|proj-|svcacct-|admin-|or-v1-|lf-)?[A-Za-z0-9_\-]{20,}+",
+    rf"hf_[A-Za-z]{{34}}{_ENDS}",
+    r"api_org_(?:%s|[A-Za-z]{34})",
+    r"gsk_[A-Za-z0-9]{48,}+",
+    r"llx-[A-Za-z0-9]{40,}+",
+    rf"tgp_v1_{_W}{{40,}}+",
+    r"xai-[A-Za-z0-9_]{60,}+",
+    r"pplx-[A-Za-z0-9]{40,}+",
+    r"r8_[A-Za-z0-9]{37}",
+    # watchers, analysts and the rest
+    r"glc_[A-Za-z0-9+/=$]{32,}+",
+    r"glsa_[A-Za-z0-9]{32}_[A-Fa-f0-9]{8}",
+    r"hv[sbr]\.[A-Za-z0-9_.\-]{20,}+",
+    r"NRA[KLA]-[A-Za-z0-9_\-]{26,}+",
+    r"NRI[IQKRA]-[A-Za-z0-9_\-]{24,}+",
+    r"ntn_[A-Za-z0-9]{40,}+",
+    rf"ops_eyJ{_W}{{60,}}+=*+",
+    r"A3-[A-Z0-9]{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}",
+    rf"API-[A-Z0-9]{{26}}{_ENDS}",
+    r"PMAK-[a-f0-9]{24}-[a-f0-9]{34}",
+    r"pn[ub]_[A-Za-z0-9]{36}",
+    rf"figd_{_W}{{36,}}+",
+    r"ph[sxacr]_[A-Za-z0-9]{40,}+",
+    r"dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9_.\-]{40,}+",
+    r"lin_api_[A-Za-z0-9]{40}",
+    rf"ico-[A-Za-z0-9]{{32}}{_ENDS}",
+    r"s-s4t2(?:ud|af)-[a-f0-9]{64}",
+    rf"tk-us-{_W}{{48}}",
+    r"IGQV[A-Za-z0-9_\-]{60,}+",
+    r"cosmo_[a-f0-9]{32}",
+    rf"da2-[a-z0-9]{{26}}{_ENDS}",
+    rf"sl\.(?:u\.)?{_W}{{100,}}+",
+    r"AAAAAAAAAAAAAAAA[A-Za-z0-9%]{60,}+",
+    r"00D[A-Za-z0-9]{12,15}![A-Za-z0-9_.+/=\-]{60,}+",
+    rf"S[UAOCNX][A-Z2-7]{{56}}{_ENDS}",
+    r"tc_[A-Za-z0-9]{6,40}_[A-Za-z0-9\-]{20,}+",
+)
+
+
+def _by_first_letter(bodies: tuple[str, ...]) -> str:
+    """``a(?:…|…)|b(?:…)``: the engine then tries a handful of alternatives at a place instead of a hundred."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for body in bodies:
+        first, rest = (body[0], body[1:]) if body[0] != "(" else ("", body)
+        groups[first].append(rest)
+    return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items())
+
+
+SHAPES = re.compile(rf"(?<![A-Za-z0-9_])(?:{_by_first_letter(_BODIES)})")
+"""Vendors' tokens that begin with letters of their own."""
+
+LOOSE_WORDS = ("q~", ".atlasv1.", "-us", ".apps.googleusercontent", ":aa", "|", "nral", "_session=", "/token/", "-")
+LOOSE_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9_])(?:"
+    r"[A-Za-z0-9_.\-~]{3}[78]Q~[A-Za-z0-9_.\-~]{31,34}(?![A-Za-z0-9_~])"
+    r"|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=\-]{50,}+"
+    r"|[A-Za-z0-9]{32}-us\d{1,2}(?![A-Za-z0-9_\-])"
+    r"|\d{6,24}+-[a-z0-9]{16,40}+\.apps\.googleusercontent\.com"
+    rf"|\d{{6,16}}+:AA{_W}{{30,}}+"
+    rf"|\d{{13,17}}+\|{_W}{{20,40}}(?![A-Za-z0-9_-])"
+    r"|[a-f0-9]{36}NRAL"
+    r"|_[a-z]{1,20}_session=[A-Za-z0-9%._\-]{16,}+"
+    r"|token/[A-Za-z0-9+=_\-]{30,}+"
+    r"|[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f-])"
+    r")"
+)
+"""Tokens that are known by something in their middle; tried only where one of LOOSE_WORDS occurs."""
