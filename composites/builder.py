@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from taskcenter.errors import Problem, SetupError, ValidationFailed
+from taskcenter.jsonable import to_jsonable
 from taskcenter.task_types import registry
 
 from .engine import CompositeResult
@@ -57,7 +58,11 @@ class Step:
     def map(self, over: Any, *, parallel: int | None = None, tolerance: int = 0, max_items: int = 1_000) -> Step:
         """Run once per item of ``over`` (a list or a template that gives one); ``{{item}}`` is the item."""
         self.composite._change(
-            self.key, map_over=over, map_parallel=parallel, tolerance=tolerance, map_max_items=max_items
+            self.key,
+            map_over=to_jsonable(over, root=f"{self.key}.mapOver"),
+            map_parallel=parallel,
+            tolerance=tolerance,
+            map_max_items=max_items,
         )
         return self
 
@@ -70,6 +75,8 @@ class StepGroup(list[Step]):
         self.composite = composite
 
     def __rshift__(self, other: Any) -> Any:
+        if isinstance(other, str):  # a step key; as a list it would be its letters
+            other = Step(self.composite, other.strip())
         targets = [other] if isinstance(other, Step) else list(other)
         for source in self:
             for target in targets:
@@ -105,7 +112,7 @@ class Composite:
             name=name,
             description=description,
             tags=tuple(t.strip().lower() for t in tags if t.strip()),
-            inputs=dict(inputs or {}),
+            inputs=to_jsonable(dict(inputs or {}), root="inputs"),
             continue_on_error=continue_on_error,
             fail_on_any_error=fail_on_any_error,
             max_parallel=max_parallel,
@@ -152,11 +159,13 @@ class Composite:
         """
         options = {name: fields.pop(name) for name in list(fields) if name in _STEP_OPTIONS}
         options.setdefault("position", len(self._steps))
+        if "map_over" in options:
+            options["map_over"] = to_jsonable(options["map_over"], root=f"{key.strip()}.mapOver")
         spec = StepSpec(
             step_key=key.strip(),
             task_type=task_type,
             referenced_task_id=task,
-            payload={**(payload or {}), **fields},
+            payload=to_jsonable({**(payload or {}), **fields}, root=f"{key.strip()}.payload"),
             timeout_seconds=timeout,
             **options,
         )
@@ -166,8 +175,11 @@ class Composite:
 
     def edge(self, source: Step | str, target: Step | str, when: str = "success") -> None:
         """Draw an edge; ``when`` is success, failed, done, skipped, always or an expression on ``result``."""
-        ends = [end.key if isinstance(end, Step) else end for end in (source, target)]
-        self._edges.append(EdgeSpec(ends[0], ends[1], when))
+        for end in (source, target):
+            if isinstance(end, Step) and end.composite is not self:
+                raise SetupError(f"the step {end.key!r} belongs to the composite {end.composite.name!r}")
+        ends = [end.key if isinstance(end, Step) else end.strip() for end in (source, target)]
+        self._edges.append(EdgeSpec(ends[0], ends[1], when.strip() or "success"))
 
     def group(self, name: str, steps: Iterable[Step]) -> StepGroup:
         """Name some steps as belonging together; the group takes edges like a list."""

@@ -8,9 +8,11 @@ of its own.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from taskcenter.context import Cancelled
@@ -92,6 +94,20 @@ class CompositeResult:
 
 Work = Callable[[StepCall], Awaitable[Any]]
 Observe = Callable[[StepChange], None]
+_Ended = tuple[Outcome, datetime | None, StepCall | None]
+"""What a step's task gives back: its outcome, when it began to run, and its call where there was one."""
+
+
+def _failure(error: BaseException) -> Outcome:
+    """Whatever was raised, as the step's failure."""
+    if isinstance(error, StepFailed):
+        return Outcome(StepStatus.FAILED, error.output, error.message, error.error_type)
+    if isinstance(error, TaskCenterError):
+        return Outcome(StepStatus.FAILED, error=str(error), error_type=error.code)
+    if isinstance(error, Cancelled):
+        return Outcome(StepStatus.FAILED, error=str(error), error_type="cancelled")
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return Outcome(StepStatus.FAILED, error=text, error_type=type(error).__name__)
 
 
 def wave_numbers(spec: CompositeSpec) -> dict[str, int]:
@@ -152,8 +168,9 @@ class _Run:
         self.waves = wave_numbers(spec)
         self.outputs: dict[str, Mapping[str, Any]] = {}
         self.scope = {**scope, "steps": self.outputs}
-        self.running: dict[str, asyncio.Task[None]] = {}
+        self.running: dict[str, asyncio.Task[_Ended]] = {}
         self.calls: dict[str, StepCall] = {}
+        self.cancelling = False
         self.done: asyncio.Queue[tuple[str, Outcome, datetime | None, StepCall | None]] = asyncio.Queue()
 
     async def go(self, should_stop: Callable[[], bool] | None) -> CompositeResult:
@@ -170,21 +187,29 @@ class _Run:
                     self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
                     self._cancel_running()
         except asyncio.CancelledError:
-            self._cancel_running()
-            await asyncio.gather(*self.running.values(), return_exceptions=True)
-            self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
+            if self.walker.halted is None:
+                self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
+            await self._stop_running()
             while not self.done.empty():
                 key, outcome, started, call = self.done.get_nowait()
                 self._take(key, outcome, started, call)
                 self.walker.report({key: outcome})
             raise
+        except BaseException:  # observe failed: nobody keeps the record any more, so nothing may go on unseen
+            await self._stop_running()
+            raise
         return CompositeResult(self.walker.final(), self.outputs)
 
     def _cancel_running(self) -> None:
-        for key, task in self.running.items():
-            if key in self.calls:
-                self.calls[key].cancel.set()
+        self.cancelling = True
+        for call in self.calls.values():
+            call.cancel.set()
+        for task in self.running.values():
             task.cancel()
+
+    async def _stop_running(self) -> None:
+        self._cancel_running()
+        await asyncio.gather(*self.running.values(), return_exceptions=True)
 
     def _apply(self, decisions: Decisions) -> None:
         at = self.now()
@@ -199,9 +224,20 @@ class _Run:
             self.outputs[key] = output_of(outcome, 0)
             self._say(key, StepStatus.SUCCESS, at, execution=outcome.result, reused=True)
         for key in decisions.ready:
-            self.running[key] = asyncio.create_task(self._run_step(key), name=f"step {key}")
+            task = asyncio.create_task(self._run_step(key), name=f"step {key}")
+            task.add_done_callback(partial(self._ended, key))
+            self.running[key] = task
         if decisions.halt is not None and self.spec.halt_mode == "cancel":
             self._cancel_running()
+
+    def _ended(self, key: str, task: asyncio.Task[_Ended]) -> None:
+        """Called for every task, also for one that was cancelled before it began."""
+        if task.cancelled():
+            self.done.put_nowait((key, Outcome(StepStatus.SKIPPED), None, None))
+        elif (error := task.exception()) is not None:
+            self.done.put_nowait((key, _failure(error), None, None))
+        else:
+            self.done.put_nowait((key, *task.result()))
 
     def _take(self, key: str, outcome: Outcome, started: datetime | None, call: StepCall | None) -> None:
         self.running.pop(key, None)
@@ -226,7 +262,7 @@ class _Run:
         spec = step or self.steps[key]
         self.observe(StepChange(key, spec, self.waves.get(spec.step_key, 0), status, at, **more))
 
-    async def _run_step(self, key: str) -> None:
+    async def _run_step(self, key: str) -> _Ended:
         step = self.steps[key]
         started: datetime | None = None
         call: StepCall | None = None
@@ -242,17 +278,24 @@ class _Run:
                 started = self.now()
                 self._say(key, StepStatus.RUNNING, started, started_at=started)
                 outcome = await self._run_map(step, items)
-        except MappingError as error:
-            outcome = Outcome(StepStatus.FAILED, error=error.message, error_type="mapping")
         except asyncio.CancelledError:
-            outcome = Outcome(StepStatus.SKIPPED)
+            outcome = self._cancelled()
+        except Exception as error:  # a template that cannot be resolved, a secret that is not there
+            outcome = _failure(error)
         finally:
             self.calls.pop(key, None)
-        self.done.put_nowait((key, outcome, started, call))
+        return outcome, started, call
+
+    def _cancelled(self) -> Outcome:
+        """Cancelled by us: skipped, with the halt as its reason. By its own work: a failure like any other."""
+        if self.cancelling:
+            return Outcome(StepStatus.SKIPPED)
+        return Outcome(StepStatus.FAILED, error="its work was cancelled from within", error_type="cancelled")
 
     def _payload(self, step: StepSpec, more: Mapping[str, Any]) -> dict[str, Any]:
+        """The step's own copy: whatever its work does to it, the definition and other results stay as they are."""
         if not templates.has_template(step.payload):
-            return dict(step.payload)
+            return copy.deepcopy(dict(step.payload))
         scope = {**self.scope, **more} if more else self.scope
         rendered: dict[str, Any] = templates.render(step.payload, scope, self.secret)
         return rendered
@@ -262,14 +305,8 @@ class _Run:
         try:
             result = await self.work(call)
             return Outcome(StepStatus.SUCCESS, to_jsonable(result))
-        except StepFailed as error:
-            return Outcome(StepStatus.FAILED, error.output, error.message, error.error_type)
-        except (TaskCenterError, Cancelled) as error:
-            code = error.code if isinstance(error, TaskCenterError) else "cancelled"
-            return Outcome(StepStatus.FAILED, error=str(error), error_type=code)
-        except Exception as error:  # the step's own code may raise anything; it is the step's failure, not ours
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            return Outcome(StepStatus.FAILED, error=text, error_type=type(error).__name__)
+        except (Exception, SystemExit) as error:  # whatever the step's own code raises is the step's failure, not ours
+            return _failure(error)
 
     def _items(self, step: StepSpec) -> list[Any]:
         items = templates.render(step.map_over, self.scope, None)
@@ -304,11 +341,14 @@ class _Run:
                 started = self.now()
                 self._say(key, StepStatus.RUNNING, started, step=row, started_at=started)
                 outcome = await self._attempt(call)
-            except MappingError as error:
-                outcome = Outcome(StepStatus.FAILED, error=error.message, error_type="mapping")
             except asyncio.CancelledError:
-                self._say(key, StepStatus.SKIPPED, self.now(), step=row, started_at=started, reason=self.walker.halted)
-                raise
+                if self.cancelling:
+                    reason = self.walker.halted
+                    self._say(key, StepStatus.SKIPPED, self.now(), step=row, started_at=started, reason=reason)
+                    raise
+                outcome = self._cancelled()
+            except Exception as error:  # as above
+                outcome = _failure(error)
             finally:
                 self.calls.pop(key, None)
         self._say(

@@ -35,6 +35,9 @@ class Unknown:
     def __bool__(self) -> bool:
         return True
 
+    def __deepcopy__(self, memo: object) -> Unknown:
+        return self
+
 
 UNKNOWN: Final = Unknown()
 
@@ -151,7 +154,8 @@ def _evaluate(node: ast.expr, scope: Mapping[str, Any]) -> Any:
         case ast.Subscript(value=inner, slice=index):
             return _index(_evaluate(inner, scope), _evaluate(index, scope))
         case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_evaluate(item, scope) for item in items]
+            values = [_evaluate(item, scope) for item in items]
+            return UNKNOWN if any(value is UNKNOWN for value in values) else values
         case ast.BoolOp(op=op, values=values):
             return _boolean(isinstance(op, ast.And), values, scope)
         case ast.UnaryOp(op=op, operand=operand):

@@ -35,8 +35,17 @@ def waves(keys: Sequence[str], edges: Pairs) -> list[list[str]]:
     return [list(generation) for generation in networkx.topological_generations(_digraph(keys, edges))]
 
 
-def descendants(keys: Sequence[str], edges: Pairs, start: str) -> set[str]:
-    return set(networkx.descendants(_digraph(keys, edges), start))
+def descendants(keys: Sequence[str], edges: Pairs, starts: Iterable[str]) -> set[str]:
+    """Everything that comes after one of ``starts``, in one pass over the graph."""
+    graph = _digraph(keys, edges)
+    found: set[str] = set()
+    for start in starts:
+        fresh = [start]
+        while fresh:
+            after = [key for key in graph.successors(fresh.pop()) if key not in found]
+            found.update(after)
+            fresh.extend(after)
+    return found
 
 
 class Ancestors:

@@ -76,7 +76,7 @@ def _from_python(file: Path) -> list[CompositeSpec]:
     except SyntaxError as error:
         problem = Problem("syntax", f"line {error.lineno}", f"{error.msg}: {(error.text or '').strip()}")
         raise ValidationFailed(str(file), [problem]) from None
-    except Exception as error:  # the file is the user's own code and may raise anything at all
+    except (Exception, SystemExit) as error:  # the file is the user's own code and may raise anything at all
         line = _line_in(file, error)
         raise ValidationFailed(str(file), [Problem("import", line, f"{type(error).__name__}: {error}")]) from None
     finally:
@@ -85,7 +85,7 @@ def _from_python(file: Path) -> list[CompositeSpec]:
     return list(seen.values())
 
 
-def _line_in(file: Path, error: Exception) -> str:
+def _line_in(file: Path, error: BaseException) -> str:
     """The last line of the user's file that the error passed through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     return f"line {lines[-1]}" if lines else ""

@@ -28,16 +28,16 @@ async def try_step(call: StepCall, once: Callable[[StepCall], Any]) -> Any:
         try:
             async with asyncio.timeout(call.step.timeout_seconds) as limit:
                 return await once(call)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            call.cancel.set()
-            error: Exception = TimedOut(f"stopped after {call.step.timeout_seconds:g} s")
+        except TimeoutError as failed:  # the step's limit, or a time-out of its own work
+            error: Exception = failed
+            if limit.expired():
+                call.cancel.set()
+                error = TimedOut(f"stopped after {call.step.timeout_seconds:g} s")
         except Exception as failed:  # whatever the step's own code raised decides whether there is another try
             error = failed
         if call.attempts > call.step.retries:
             raise error
-        call.cancel.clear()
+        call.cancel = asyncio.Event()  # a new one: the attempt that was stopped may still be on its way out
         await asyncio.sleep(call.step.retry_backoff_ms * call.attempts / 1000)
 
 
@@ -73,7 +73,13 @@ def run_here(
 
     async def go() -> CompositeResult:
         return await execute(
-            spec, lambda call: try_step(call, once), observe, now=utc_now, scope=scope, overrides=overrides
+            spec,
+            lambda call: try_step(call, once),
+            observe,
+            now=utc_now,
+            scope=scope,
+            overrides=overrides,
+            secret=RunContext().secret,  # refuses by name: there is nothing here that could know it
         )
 
     return asyncio.run(go())

@@ -7,7 +7,7 @@ once, and leaves the rules between steps to :mod:`composites.validate`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, Final
 
 from pydantic.alias_generators import to_camel
@@ -168,20 +168,34 @@ def _names(kind: type) -> dict[str, str]:
     return names
 
 
-_CAMEL: Final[dict[str, str]] = {}
+_NO_DEFAULT: Final = object()
 _FIELD_NAMES: Final[dict[type, dict[str, str]]] = {}
+
+
+_SHAPES: Final[dict[type, tuple[tuple[str, str, Any], ...]]] = {}
+
+
+def _shape(kind: type) -> tuple[tuple[str, str, Any], ...]:
+    """Field name, its JSON spelling and its default, looked up once: a composite may have 10,000 steps."""
+
+    def default(item: Field[Any]) -> Any:
+        if callable(item.default_factory):
+            return item.default_factory()
+        return _NO_DEFAULT if item.default is MISSING else item.default
+
+    if kind not in _SHAPES:
+        _SHAPES[kind] = tuple((item.name, to_camel(item.name), default(item)) for item in fields(kind))
+    return _SHAPES[kind]
 
 
 def _dump(item: Any, keep: tuple[str, ...], skip: tuple[str, ...] = ()) -> dict[str, Any]:
     """Only what differs from its default, so that the JSON form stays as short as what a person wrote."""
     data: dict[str, Any] = {}
-    for spec in fields(item):
-        if spec.name in skip:
+    for name, camel, default in _shape(type(item)):
+        if name in skip:
             continue
-        value = getattr(item, spec.name)
-        default = spec.default_factory() if callable(spec.default_factory) else spec.default
-        if spec.name in keep or value != default:
-            camel = _CAMEL.get(spec.name) or _CAMEL.setdefault(spec.name, to_camel(spec.name))
+        value = getattr(item, name)
+        if name in keep or value != default:
             data[camel] = dict(value) if isinstance(value, Mapping) else value
     return data
 
@@ -225,10 +239,8 @@ def _item(kind: type, data: Any, path: str, problems: list[Problem], **defaults:
         problems.append(Problem("not_object", path, f"must be a JSON object, not {type(data).__name__}"))
         return None
     values = {**defaults, **_load(kind, data, path, problems)}
-    for spec in fields(kind):
-        if spec.name in ("step_key", "from_step_key", "to_step_key"):
-            values.setdefault(spec.name, "")
-            values[spec.name] = values[spec.name].strip()
+    for name in ("step_key",) if kind is StepSpec else ("from_step_key", "to_step_key"):
+        values[name] = values.get(name, "").strip()
     if kind is EdgeSpec and not values.get("condition", "x").strip():
         values["condition"] = "success"
     return kind(**values)

@@ -14,15 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from taskcenter.redaction import redact
-
 import taskcenter
 from taskcenter.context import PlanNote, RunContext
-from taskcenter.errors import MappingError, TaskCenterError
+from taskcenter.errors import MappingError
+from taskcenter.redaction import redact
 from taskcenter.status import StepStatus
 
 from . import templates
-from .engine import wave_numbers
+from .engine import output_of, wave_numbers
 from .expressions import UNKNOWN
 from .model import CompositeSpec, StepSpec
 from .walk import Decisions, Outcome, Overrides, Walker, compile_graph
@@ -195,15 +194,16 @@ def make_plan(
     }
     imagined = _imagine(walker, steps, history or {})
     waves = wave_numbers(spec)
-    parents: dict[str, list[str]] = {key: [] for key in steps}
-    for edge in spec.edges:
-        parents[edge.to_step_key].append(edge.from_step_key)
+    graph = walker.graph
+    parents = {key: [spec.steps[e.source].step_key for e in graph.incoming[i]] for key, i in graph.index.items()}
+    for key, predicted in imagined.sequence:  # what is left out by definition has nothing that could be read later
+        if predicted == "skipped" and _decided_by_definition(walker, key):
+            full_scope["steps"][key] = output_of(Outcome(StepStatus.SKIPPED), None, walker.reasons[key])
     uncertain: dict[str, tuple[str, ...]] = {}
     planned: list[PlanStep] = []
     for number, (key, predicted) in enumerate(imagined.sequence, start=1):
         on = tuple(dict.fromkeys((*walker.assumed.get(key, ()), *(p for p in parents[key] if p in uncertain))))
-        runs = predicted == "success"
-        if on or not (runs or _decided_by_definition(walker, key)):
+        if on or (predicted == "skipped" and not _decided_by_definition(walker, key)):
             uncertain[key] = on or tuple(parents[key])
         planned.append(
             _plan_step(
@@ -282,9 +282,9 @@ def _plan_step(
     expected: Expectation | None,
     times: tuple[float | None, float | None] | None,
 ) -> PlanStep:
-    payload, mapping_error = step.payload, None
+    payload = step.payload
     secrets: tuple[str, ...] = ()
-    items = len(step.map_over) if isinstance(step.map_over, (list, tuple)) else None
+    items, mapping_error = _items(step, scope)
     if templates.has_template(payload):
         secrets = tuple(dict.fromkeys(p.secret for _, p in templates.placeholders(payload) if p.secret))
         try:
@@ -325,11 +325,27 @@ def _plan_step(
     )
 
 
+def _items(step: StepSpec, scope: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    """How many items a mapped step has, where that can be known, or what is wrong with them."""
+    if step.map_over is None:
+        return None, None
+    try:
+        items = templates.render(step.map_over, scope, None)
+    except MappingError as error:
+        return None, error.message
+    if isinstance(items, list):
+        too_many = f"mapOver gave {len(items)} items; at most {step.map_max_items} are allowed"
+        return len(items), too_many if len(items) > step.map_max_items else None
+    if isinstance(items, str) and items.startswith("‹from "):
+        return None, None
+    return None, f"mapOver gave a {type(items).__name__}, not a list"
+
+
 def _preview(kind: Planner, payload: Mapping[str, Any]) -> tuple[PlanNote | None, str | None]:
     """The type's own note. A payload with values still to come may not be complete enough for one."""
     try:
         return kind.preview(payload, RunContext(dry_run=True)), None
-    except (TaskCenterError, ValueError) as error:
+    except Exception as error:  # a preview is a help: whatever is wrong with it, the plan is still shown
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         return None, f"no preview before its values are known ({first})"
 

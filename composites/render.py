@@ -12,6 +12,8 @@ from .plan import Plan, PlanStep
 __all__ = ["FORMATS", "render", "render_plan", "to_dot", "to_mermaid", "to_tree"]
 
 FORMATS = ("tree", "mermaid", "dot", "json")
+_DEEPEST = 90
+"""A chain of 10,000 steps would otherwise be indented off every screen, and its text grow with the square."""
 _MARK = {"success": "●", "failed": "✗", "skipped": "○", "running": "▶", "pending": "·", "reused": "↺"}
 
 
@@ -73,7 +75,7 @@ def to_tree(spec: CompositeSpec, status: Mapping[str, str] | None = None) -> str
         tail = f"  ({'; '.join(notes)})" if notes else ""
         lines.append(f"{indent}{'└─' if last else '├─'} {mark}{when}{key}  {_label(step)}{tail}")
         below = children.get(key, [])
-        deeper = indent + ("   " if last else "│  ")
+        deeper = indent + ("   " if last else "│  ") if len(indent) < _DEEPEST else indent
         stack.extend([(child, deeper, i == len(below) - 1) for i, child in enumerate(below)][::-1])
     return "\n".join(lines)
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from taskcenter.errors import Problem, ValidationFailed
 
 from .graph import descendants
-from .model import CompositeSpec, StepSpec
+from .model import CompositeSpec, EdgeSpec, StepSpec
 from .walk import Overrides
 
 __all__ = ["Resume", "Reused", "apply_set", "decide_resume", "select", "step_digest"]
@@ -32,9 +33,13 @@ class Resume:
     overrides: Overrides
 
 
-def step_digest(spec: CompositeSpec, step: StepSpec) -> str:
-    """Changes when the step's own definition or the inputs do."""
-    content = {"step": {**step.to_dict(), "position": 0}, "inputs": dict(spec.inputs)}
+def step_digest(spec: CompositeSpec, step: StepSpec, incoming: Iterable[EdgeSpec] = ()) -> str:
+    """Changes when the step's own definition, the edges into it or the inputs do."""
+    content = {
+        "step": {**step.to_dict(), "position": 0},
+        "edges": sorted((e.from_step_key, e.condition) for e in incoming),
+        "inputs": dict(spec.inputs),
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -48,11 +53,20 @@ def _known(spec: CompositeSpec, keys: Iterable[str], what: str) -> list[str]:
 
 
 def _downstream(spec: CompositeSpec, starts: Iterable[str]) -> set[str]:
-    keys = [step.step_key for step in spec.steps]
-    edges = [(e.from_step_key, e.to_step_key) for e in spec.edges]
-    found: set[str] = set()
-    for start in starts:
-        found |= descendants(keys, edges, start)
+    return descendants([step.step_key for step in spec.steps], _pairs(spec), starts)
+
+
+def _pairs(spec: CompositeSpec) -> list[tuple[str, str]]:
+    """What comes before what, also in a sequential composite that has no edges."""
+    if spec.sequential and not spec.edges:
+        return list(pairwise(step.step_key for step in sorted(spec.steps, key=lambda s: (s.position, s.step_key))))
+    return [(e.from_step_key, e.to_step_key) for e in spec.edges]
+
+
+def _incoming(spec: CompositeSpec) -> dict[str, list[EdgeSpec]]:
+    found: dict[str, list[EdgeSpec]] = {}
+    for edge in spec.edges:
+        found.setdefault(edge.to_step_key, []).append(edge)
     return found
 
 
@@ -115,7 +129,16 @@ def decide_resume(
         if not step:
             raise ValidationFailed("the resume", [Problem("missing", "step", f"the mode {mode!r} needs a step")])
         _known(spec, [step], "step")
-    before = {s.step_key: step_digest(earlier, s) for s in earlier.steps} if earlier else None
+    changed: set[str] = set()
+    if earlier is not None:
+        now, then = _incoming(spec), _incoming(earlier)
+        before = {s.step_key: step_digest(earlier, s, then.get(s.step_key, ())) for s in earlier.steps}
+        changed = {
+            s.step_key for s in spec.steps if before.get(s.step_key) != step_digest(spec, s, now.get(s.step_key, ()))
+        }
+    parents: dict[str, list[str]] = {}
+    for source, target in _pairs(spec):
+        parents.setdefault(target, []).append(source)
     wanted = {step} if step else set()
     if mode in ("from", "downstream") and step:
         wanted |= _downstream(spec, [step])
@@ -124,8 +147,8 @@ def decide_resume(
     reused: dict[str, Any] = {}
     for one in _in_order(spec):
         key = one.step_key
-        parents = [e.from_step_key for e in spec.edges if e.to_step_key == key] if again else []
-        why = _why_again(spec, one, previous.get(key), before, wanted, [p for p in parents if p in again], mode)
+        before_it = [p for p in parents.get(key, ()) if p in again]
+        why = _why_again(key, previous.get(key), changed, wanted, before_it, mode)
         if why is None:
             reused[key] = previous[key].get("execution")
             decisions.append(Reused(key, True, "it succeeded, its definition and everything before it are unchanged"))
@@ -147,23 +170,21 @@ def _in_order(spec: CompositeSpec) -> list[StepSpec]:
 
 
 def _why_again(
-    spec: CompositeSpec,
-    step: StepSpec,
+    key: str,
     output: Mapping[str, Any] | None,
-    before: Mapping[str, str] | None,
+    changed: set[str],
     wanted: set[str],
     parents_again: Sequence[str],
     mode: str,
 ) -> str | None:
     """The sentence that says why the step runs again; None when its result stands."""
-    key = step.step_key
     if key in wanted:
         return "it was asked for"
     if output is None:
         return "the earlier run has no result of it"
     if output.get("status") != "success":
         return f"it ended {output.get('status')} in the earlier run"
-    if before is not None and before.get(key) != step_digest(spec, step):
+    if key in changed:
         return "its definition changed since the earlier run"
     if parents_again and mode != "alone":
         return f"{parents_again[0]} runs again, and its result may differ"

@@ -8,6 +8,7 @@ empty, text stands raw and everything else as JSON.
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,10 +70,14 @@ def has_template(value: Any) -> bool:
     """Whether any string in ``value`` holds a placeholder."""
     if isinstance(value, str):
         return "{{" in value
-    if isinstance(value, Mapping):
-        return any(has_template(k) or has_template(v) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return any(has_template(item) for item in value)
+    if isinstance(value, (dict, Mapping)):
+        for key, item in value.items():
+            if has_template(item) or has_template(key):
+                return True
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            if has_template(item):
+                return True
     return False
 
 
@@ -92,7 +97,8 @@ def parse(text: str) -> Template:
 
 
 def _wrong(text: str, at: int, what: str) -> MappingError:
-    return MappingError(f"the template {text!r} cannot be read at column {at + 1}: {what}")
+    shown = text if len(text) <= 120 else f"{text[:100]}…"
+    return MappingError(f"the template {shown!r} cannot be read at column {at + 1}: {what}")
 
 
 def _placeholder(text: str, start: int) -> tuple[Placeholder, int]:
@@ -136,6 +142,13 @@ def _unquote(quoted: str) -> str:
     return re.sub(r"\\(.)", r"\1", quoted[1:-1])
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
+
+
 def _literal(text: str, at: int) -> tuple[Any, int]:
     """The JSON value (or a quoted word) inside ``default( … )``."""
     while at < len(text) and text[at].isspace():
@@ -148,8 +161,8 @@ def _literal(text: str, at: int) -> tuple[Any, int]:
         at = end + 1
     else:
         try:
-            value, at = json.JSONDecoder().raw_decode(text, at)
-        except ValueError:
+            value, at = _JSON.raw_decode(text, at)
+        except (ValueError, RecursionError):
             raise _wrong(text, at, "default(…) takes a JSON value") from None
     while at < len(text) and text[at].isspace():
         at += 1
@@ -202,7 +215,7 @@ def _value(placeholder: Placeholder, scope: Mapping[str, Any], secret: Callable[
         return _look_up(placeholder, scope)
     except MappingError:
         if placeholder.has_default:
-            return placeholder.default
+            return copy.deepcopy(placeholder.default)
         raise
 
 
@@ -224,7 +237,9 @@ def _look_up(placeholder: Placeholder, scope: Mapping[str, Any]) -> Any:
                 f"{{{{{placeholder.raw}}}}} cannot be resolved: {seen} has no {segment!r}; it is {_shape(value)}"
             )
         seen = f"{seen}[{segment}]" if isinstance(segment, int) else f"{seen}.{segment}"
-    return f"‹from {'.'.join(map(str, (placeholder.root, *placeholder.path)))}›" if value is UNKNOWN else value
+    if value is UNKNOWN:
+        return f"‹from {'.'.join(map(str, (placeholder.root, *placeholder.path)))}›"
+    return copy.deepcopy(value) if isinstance(value, (Mapping, list)) else value  # the reader may change its copy
 
 
 def _inside(segment: str | int, length: int) -> bool:

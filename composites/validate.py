@@ -23,7 +23,9 @@ from .model import CompositeSpec, StepSpec
 __all__ = ["MAX_DEPTH", "Checked", "Known", "PayloadChecker", "check"]
 
 MAX_DEPTH = 8
-_KEY = re.compile(r"^[A-Za-z0-9_-]{1,200}$")
+MAX_KEY = 200
+MAX_PAYLOAD_DEPTH = 64
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PRIORITIES = frozenset(p.value for p in Priority)
 
 
@@ -70,7 +72,7 @@ def check(spec: CompositeSpec, known: Known = Known()) -> Checked:
     keys = _check_keys(spec, add)
     sound = _check_edges(spec, keys, add)
     generations = None
-    if spec.steps and not problems_stop_order(problems):
+    if spec.steps:
         cycle = find_cycle(list(keys), sound)
         if cycle:
             drawn = cycle if len(cycle) <= 21 else [*cycle[:10], "…", *cycle[-10:]]
@@ -80,16 +82,11 @@ def check(spec: CompositeSpec, known: Known = Known()) -> Checked:
     parents = _parents(spec, keys, sound)
     _check_steps(spec, known, add)
     _check_joins(spec, parents, add)
+    _check_templates(spec, generations, parents, add)
     if generations is not None:
-        _check_templates(spec, generations, parents, add)
         _check_reachable(spec, generations, parents, add)
     _check_nesting(spec, known, add)
     return Checked(tuple(problems), generations)
-
-
-def problems_stop_order(problems: Iterable[Problem]) -> bool:
-    """Whether keys are so broken that an order cannot be spoken of."""
-    return any(p.code in ("blank_key", "duplicate_key") for p in problems)
 
 
 def _place(index: int, step: StepSpec) -> str:
@@ -99,6 +96,8 @@ def _place(index: int, step: StepSpec) -> str:
 def _check_settings(spec: CompositeSpec, add: Callable[[Problem], None]) -> None:
     if not spec.name.strip():
         add(Problem("blank_name", "name", "the composite has no name"))
+    if _is_too_deep(spec.inputs):
+        add(Problem("payload_too_deep", "inputs", f"the inputs are nested deeper than {MAX_PAYLOAD_DEPTH} levels"))
     if spec.max_parallel < 1:
         add(Problem("out_of_range", "maxParallel", "must be at least 1"))
     if spec.halt_mode not in ("wait", "cancel"):
@@ -111,9 +110,11 @@ def _check_keys(spec: CompositeSpec, add: Callable[[Problem], None]) -> dict[str
         key = step.step_key
         if not key:
             add(Problem("blank_key", f"steps[{index}].stepKey", "the step key is blank"))
-        elif not _KEY.match(key):
+        elif not _KEY.fullmatch(key):
             add(Problem("bad_key", f"steps[{index}].stepKey", f"{key!r} may hold only A-Z a-z 0-9 _ and -"))
-        if key in keys:
+        elif len(key) > MAX_KEY:
+            add(Problem("bad_key", f"steps[{index}].stepKey", f"has {len(key)} characters; at most {MAX_KEY} fit"))
+        if key and key in keys:
             add(Problem("duplicate_key", f"steps[{index}].stepKey", f"{key!r} is used by an earlier step too"))
         keys.setdefault(key, step)
     return keys
@@ -176,10 +177,12 @@ def _check_steps(spec: CompositeSpec, known: Known, add: Callable[[Problem], Non
         ):
             if value < 0:
                 add(Problem("out_of_range", f"{place}.{name}", "must not be negative"))
-        if step.timeout_seconds is not None and step.timeout_seconds <= 0:
+        if step.timeout_seconds is not None and not step.timeout_seconds > 0:  # NaN is not above 0 either
             add(Problem("out_of_range", f"{place}.timeoutSeconds", "must be above 0"))
         if step.map_parallel is not None and step.map_parallel < 1:
             add(Problem("out_of_range", f"{place}.mapParallel", "must be at least 1"))
+        if step.map_max_items < 1:
+            add(Problem("out_of_range", f"{place}.mapMaxItems", "must be at least 1"))
         if (
             step.map_over is not None
             and not isinstance(step.map_over, (list, tuple))
@@ -197,10 +200,15 @@ def _check_work(
     tasks: dict[str, bool],
     add: Callable[[Problem], None],
 ) -> None:
+    sound = False
     if not isinstance(step.payload, Mapping):
         kind = type(step.payload).__name__
         add(Problem("payload_not_object", f"{place}.payload", f"the payload must be a JSON object, not {kind}"))
-        return
+    elif _is_too_deep(step.payload):
+        text = f"the payload is nested deeper than {MAX_PAYLOAD_DEPTH} levels"
+        add(Problem("payload_too_deep", f"{place}.payload", text))
+    else:
+        sound = True
     if step.task_type and step.referenced_task_id:
         add(Problem("two_kinds", place, "names both a task type and a saved task; give one of them"))
     elif step.referenced_task_id:
@@ -223,10 +231,25 @@ def _check_work(
                     "unknown_type", f"{place}.taskType", f"there is no task type {step.task_type!r}; known: {names}"
                 )
             )
-        else:
+        elif sound:
             for problem in kind_.check(step.payload, f"{place}.payload"):
                 if not _may_come_later(problem, f"{place}.payload", step.payload):
                     add(problem)
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Deeper than anything that is stored may be; asked level by level, so that no depth is too much for the asking."""
+    level = [value]
+    for _ in range(MAX_PAYLOAD_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (Mapping, list, tuple))
+            for inner in (item.values() if isinstance(item, Mapping) else item)
+        ]
+        if not level:
+            return False
+    return any(isinstance(item, (Mapping, list, tuple)) for item in level)
 
 
 def _may_come_later(problem: Problem, base: str, payload: Mapping[str, Any]) -> bool:
@@ -241,7 +264,11 @@ def _may_come_later(problem: Problem, base: str, payload: Mapping[str, Any]) -> 
             value = value[int(part)]
         else:
             break
-    return problem.code != "payload_missing" and value is not payload and templates.has_template(value)
+    return (
+        problem.code not in ("payload_missing", "payload_extra_forbidden")
+        and value is not payload
+        and templates.has_template(value)
+    )
 
 
 def _check_joins(spec: CompositeSpec, parents: Mapping[str, list[str]], add: Callable[[Problem], None]) -> None:
@@ -254,12 +281,12 @@ def _check_joins(spec: CompositeSpec, parents: Mapping[str, list[str]], add: Cal
             add(Problem("unknown_join", place, error.message))
             continue
         sources = parents.get(step.step_key, [])
-        if join.kind == "at_least" and (join.count < 1 or join.count > max(1, len(sources))):
-            add(
-                Problem(
-                    "never_runs", place, f"at_least({join.count}) can never hold with {len(sources)} incoming edges"
-                )
-            )
+        if join.kind == "at_least" and join.count < 1:
+            add(Problem("unknown_join", place, "at_least(0) asks for nothing; at_least(1) is the same as any"))
+        elif join.kind == "at_least" and join.count > max(1, len(sources)):
+            plural = "" if len(sources) == 1 else "s"
+            text = f"at_least({join.count}) can never hold with {len(sources)} incoming edge{plural}"
+            add(Problem("never_runs", place, text))
         if join.expression is not None:
             missing = join.expression.names - set(sources) - {"steps"}
             if missing:
@@ -274,16 +301,17 @@ def _check_joins(spec: CompositeSpec, parents: Mapping[str, list[str]], add: Cal
 
 def _check_templates(
     spec: CompositeSpec,
-    generations: Sequence[Sequence[str]],
+    generations: Sequence[Sequence[str]] | None,
     parents: Mapping[str, list[str]],
     add: Callable[[Problem], None],
 ) -> None:
+    """``generations`` None: there is a cycle, and what comes before what cannot be said."""
     known = set(parents)
     ancestors: Ancestors | None = None
     implicit = _implicit_order(spec)
     for index, step in enumerate(spec.steps):
         for name, value in (("payload", step.payload), ("mapOver", step.map_over)):
-            if not templates.has_template(value):
+            if _is_too_deep(value) or not templates.has_template(value):
                 continue
             place = f"{_place(index, step)}.{name}"
             try:
@@ -304,6 +332,8 @@ def _check_templates(
                             "template_unknown_step", path, f"{{{{{placeholder.raw}}}}}: there is no step {source!r}"
                         )
                     )
+                    continue
+                if generations is None:
                     continue
                 if implicit:
                     earlier = implicit[source] < implicit[step.step_key]
@@ -345,10 +375,20 @@ def _check_reachable(
                 continue
             incoming = [(can[p], conditions.get((p, key), "success"), not steps[p][1].enabled) for p in parents[key]]
             can[key] = _possible(step.join, incoming)
-            if not can[key] & _RAN:
+            if _asks_for_too_many(step, parents[key]):
+                can[key] = _ANY  # said already, at its join
+            elif not can[key] & _RAN:
                 text = f"no outcome of {', '.join(parents[key])} can satisfy its join {step.join!r}: it would never run"
                 add(Problem("never_runs", _place(index, step), text))
                 can[key] = _ANY
+
+
+def _asks_for_too_many(step: StepSpec, sources: Sequence[str]) -> bool:
+    try:
+        join = parse_join(step.join)
+    except ExpressionError:
+        return False
+    return join.kind == "at_least" and join.count > len(sources)
 
 
 def _possible(join_text: str, incoming: Sequence[tuple[frozenset[StepStatus], str, bool]]) -> frozenset[StepStatus]:
@@ -396,11 +436,15 @@ def _check_nesting(spec: CompositeSpec, known: Known, add: Callable[[Problem], N
     if known.find_composite is None:
         return
     seen_at: dict[str, int] = {}
+    asked: dict[str, CompositeSpec | None] = {}
+    find = known.find_composite
 
     def visit(current: CompositeSpec, path: tuple[str, ...], first: str) -> None:
         for ref, place in _references(current):
             where = first or place
-            inner = known.find_composite(ref) if known.find_composite else None
+            if ref not in asked:
+                asked[ref] = find(ref)
+            inner = asked[ref]
             if inner is None:
                 continue
             if inner.name in path:

@@ -7,11 +7,15 @@ starts nothing itself. ``walk`` is the same as one pure call.
 Failure. A failed step *halts* the run when its ``onError`` is stop and no outgoing edge is there for failures.
 An edge *catches* a failure when its condition is failed, done or always or its target joins by any_failed or
 all_done: then the graph itself says what comes next and nothing is halted. A caught failure still fails the
-run unless it is *handled*: by a condition failed or done or the join any_failed. ``always`` and ``all_done``
-are for cleaning up, and a clean-up that succeeds does not hide a failure.
+run unless it is *handled*: by a condition failed or done or the join any_failed of a step that was not skipped
+itself. ``always`` and ``all_done`` are for cleaning up, and a clean-up that succeeds does not hide a failure.
 
-Steps that are *passed over* (disabled, left out of this run, not selected) end skipped, and their outgoing
-edges count as satisfied; ``any_failed`` and expressions see them as skipped.
+Errors in an edge's expression. Such an edge is not satisfied. When the join can do without it the step starts all
+the same; else the step fails with the error's text once all its sources have ended, in whatever order they did.
+
+Steps that are *passed over* (disabled, left out of this run, not selected) end skipped as soon as all their sources
+have ended, so that what comes after them still comes after what stood before them, and their outgoing edges count
+as satisfied; ``any_failed`` and expressions see them as skipped.
 """
 
 from __future__ import annotations
@@ -97,6 +101,8 @@ class Graph:
     outgoing: tuple[tuple[_Edge, ...], ...]
     incoming: tuple[tuple[_Edge, ...], ...]
     joins: tuple[Join, ...]
+    asking: frozenset[int]
+    """Steps with an incoming edge that carries an expression."""
     rank: tuple[tuple[int, int, str], ...]
 
 
@@ -125,6 +131,7 @@ def compile_graph(spec: CompositeSpec) -> Graph:
         outgoing=tuple(map(tuple, outgoing)),
         incoming=tuple(map(tuple, incoming)),
         joins=tuple(joins),
+        asking=frozenset(edge.target for edge in edges if isinstance(edge.condition, Expression)),
         rank=tuple((Priority(s.priority).rank, s.position, s.step_key) for s in steps),
     )
 
@@ -150,8 +157,8 @@ class Walker:
         self._decided = [False] * count
         self._heap: list[tuple[tuple[int, int, str], int]] = []
         self._cause: dict[int, Reason] = {}
-        self._handled: set[str] = set()
-        self._passed: set[int] = set()
+        self._errors: dict[int, dict[int, ExpressionError]] = {}
+        self._passed: dict[int, Reason] = {}
 
     # driving -----------------------------------------------------------------------------------------
 
@@ -161,10 +168,9 @@ class Walker:
         for i, step in enumerate(self.graph.steps):
             reason = self._passed_over(step)
             if reason is not None:
-                self._passed.add(i)
-                news.todo.append(_End(i, Outcome(StepStatus.SKIPPED), reason))
+                self._passed[i] = reason
         for i, incoming in enumerate(self.graph.incoming):
-            if not incoming and i not in self._passed:
+            if not incoming:
                 self._admit(i, news)
         return self._decisions(news)
 
@@ -175,6 +181,7 @@ class Walker:
             if key in self.running:
                 self.running.discard(key)
                 news.todo.append(_End(self.graph.index[key], outcome))
+                self._drain(news)  # one after another: a halt by the first must not take the second for pending
         return self._decisions(news)
 
     def halt(self, reason: Reason) -> Decisions:
@@ -190,8 +197,9 @@ class Walker:
     def final(self) -> Ending:
         """The end of a finished walk, in one sentence with the count, the first failing step and its error."""
         failed = [key for key, outcome in self.outcomes.items() if outcome.status is StepStatus.FAILED]
-        unhandled = tuple(key for key in failed if key not in self._handled)
-        handled = tuple(key for key in failed if key in self._handled)
+        handled = tuple(key for key in failed if self._is_handled(self.graph.index[key]))
+        answered = set(handled)
+        unhandled = tuple(key for key in failed if key not in answered)
         counts = {
             s: sum(o.status is s for o in self.outcomes.values()) for s in (StepStatus.SUCCESS, StepStatus.SKIPPED)
         }
@@ -205,7 +213,7 @@ class Walker:
         error = self.outcomes[first].error if first in self.outcomes else None
         if not first:
             return Ending(True, f"stopped: {self.halted}; {tail}", unhandled, handled)
-        plural = "s" if len(unhandled) != 1 else ""
+        plural = "s" if total != 1 else ""
         text = f"{len(unhandled)} of {total} step{plural} failed, first {first!r}: {error or 'no message'} ({tail})"
         return Ending(True, text, unhandled, handled)
 
@@ -224,10 +232,12 @@ class Walker:
         return None
 
     def _admit(self, i: int, news: _News) -> None:
-        """The join of step ``i`` holds."""
+        """The join of step ``i`` holds, or does not matter because it is passed over."""
         self._decided[i] = True
         key = self.graph.steps[i].step_key
-        if key in self.overrides.reused:
+        if i in self._passed:
+            news.todo.append(_End(i, Outcome(StepStatus.SKIPPED), self._passed[i]))
+        elif key in self.overrides.reused:
             outcome = Outcome(StepStatus.SUCCESS, self.overrides.reused[key])
             news.todo.append(_End(i, outcome, reused=True))
         elif key in self.overrides.fail:
@@ -271,13 +281,22 @@ class Walker:
             ended = self.outcomes.get(target)
             if edge.implicit or edge.target in self._passed or (ended and ended.status is StepStatus.SKIPPED):
                 continue  # a step that will not run, or was skipped by another edge, catches nothing
-            by_condition = join not in OUTCOME_JOINS and edge.condition in ("failed", "done")
-            if by_condition or join == "any_failed":
-                self._handled.add(step.step_key)
-            caught |= by_condition or join in ("any_failed", "all_done", "expression") or edge.condition == "always"
+            by_condition = join not in OUTCOME_JOINS and edge.condition in ("failed", "done", "always")
+            caught |= by_condition or join in ("any_failed", "all_done", "expression")
         stops = step.on_error == "stop" or (step.on_error is None and not self.graph.spec.continue_on_error)
         if stops and not caught and self.halted is None:
             self._halt(Reason(ReasonCode.HALTED_BY, step=step.step_key), news)
+
+    def _is_handled(self, i: int) -> bool:
+        """Whether a step that is there for this failure was not skipped itself."""
+        for edge in self.graph.outgoing[i]:
+            join, target = self.graph.joins[edge.target].kind, self.graph.steps[edge.target].step_key
+            by_condition = join not in OUTCOME_JOINS and edge.condition in ("failed", "done")
+            ended = self.outcomes.get(target)
+            ran = ended is not None and ended.status is not StepStatus.SKIPPED
+            if ran and (by_condition or join == "any_failed"):
+                return True
+        return False
 
     def _halt(self, reason: Reason, news: _News) -> None:
         self.halted = news.halt = reason
@@ -293,12 +312,12 @@ class Walker:
     def _follow(self, edge: _Edge, outcome: Outcome, news: _News) -> None:
         i, tally = edge.target, self._tally[edge.target]
         source, target = self.graph.steps[edge.source].step_key, self.graph.steps[i]
+        join = self.graph.joins[i]
         try:
-            satisfied = self._ask_edge(edge, outcome)
+            satisfied = i in self._passed or join.kind in OUTCOME_JOINS or self._ask_edge(edge, outcome)
         except ExpressionError as error:
-            if not self._decided[i]:
-                self._fail_unrun(i, error, news)
-            return
+            self._errors.setdefault(i, {})[edge.source] = error
+            satisfied = False
         tally.satisfied += satisfied
         tally.unsatisfied += not satisfied
         tally.failed += outcome.status is StepStatus.FAILED
@@ -308,8 +327,18 @@ class Walker:
             )
         if self._decided[i]:
             return
-        join = self.graph.joins[i]
+        if i in self._passed:
+            if not tally.open:
+                self._admit(i, news)
+            return
         verdict = decide(join, tally)
+        if verdict is Verdict.NEVER and i in self.graph.asking:
+            if tally.open:
+                return  # an expression that is still to come may fail, and an error is never hidden by a skip
+            if i in self._errors:
+                first = next(e.source for e in self.graph.incoming[i] if e.source in self._errors[i])
+                self._fail_unrun(i, self._errors[i][first], news)
+                return
         if verdict == "evaluate":
             try:
                 verdict = self._ask_join(i, join)

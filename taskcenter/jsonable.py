@@ -28,6 +28,7 @@ from .errors import Problem, ValidationFailed
 
 __all__ = ["size_of", "to_jsonable"]
 
+_MOST_BITS = 13_000  # Python writes no int of more than 4300 digits as text, unless told otherwise
 _AS_TEXT = (UUID, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 
 
@@ -55,7 +56,7 @@ def _refuse(code: str, path: str, sentence: str) -> ValidationFailed:
 
 def _convert(value: Any, path: str, depth: int, open_ids: list[int]) -> Any:
     kind = type(value)
-    if value is None or kind is bool or kind is int or kind is str:
+    if value is None or kind is bool or kind is str:
         return value
     plain = _scalar(value, path)
     if plain is not _NOT_SCALAR:
@@ -80,6 +81,8 @@ def _scalar(value: Any, path: str) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
+        if value.bit_length() > _MOST_BITS:
+            raise _refuse("too_large", path, "is a number of more than 4000 digits")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

@@ -5,7 +5,7 @@ tokens. What is found becomes ``[REDACTED]``, whatever its length. Promises: lin
 twice, JSON text stays JSON text, never an exception: when anything goes wrong the whole text is masked.
 
 Rules 2 and 3 are best effort. Left alone on purpose: ``token_count``, ``max_tokens``, ``secret_name``, truth values,
-``null``, numbers (in text: of fewer than four digits), and placeholders such as ``${PASSWORD}``, ``<password>``, ``***``.
+``null``, numbers (in text: of fewer than four digits), and placeholders: ``${PASSWORD}``, ``<password>``, ``***``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import html
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import quote, quote_plus
 
 from .errors import Problem, ValidationFailed
 from .redaction_patterns import (
+    ANSI,
     ASSIGNMENT,
     BASE64_LINE,
     COMPARISON,
@@ -32,7 +33,7 @@ from .redaction_patterns import (
     KEY_NAME,
     KEY_WORDS,
     LOOSE_SHAPES,
-    LOOSE_WORDS,
+    LOOSE_START,
     PRIVATE_KEY,
     SCHEME,
     SHAPES,
@@ -43,10 +44,13 @@ from .redaction_patterns import (
 __all__ = ["MASK", "Redactor", "is_secret_name", "redact", "redact_exception_text", "redact_text"]
 
 MASK = "[REDACTED]"
-_MOST_CANDIDATES = 20_000
-"""A text with more places to look at than this is masked whole, which bounds the time it can take."""
+_MOST_CANDIDATES = 5_000
+_CANDIDATES_PER_SIGN = 1 / 256
+"""A text with more places to look at than this is masked whole, which bounds the time it can take. A place that a
+glance decides (``key=42``, ``token_count=7``) counts for a fifth."""
 _LONG_WORD = 16
 _MOST_ROUNDS = 4
+_Span = tuple[int, int, str]
 
 
 class _TooMuch(Exception):
@@ -81,11 +85,11 @@ def redact_exception_text(exc: BaseException) -> str:
 def is_secret_name(name: str) -> bool:
     """Whether the name of an object key says that its value is secret (rule 2), look-alikes excepted."""
     lower = name.lower()
-    for match in KEY_NAME.finditer(lower):
-        if match[1] not in UNCERTAIN or _is_plain_pass(lower, match):
-            if not _is_harmless_name(lower, match.start(), lower[match.end() :].strip("_-. ")):
-                return True
-    return False
+    return any(
+        (match[1] not in UNCERTAIN or _has_owner(lower, match))
+        and not _is_harmless_name(lower, match.start(), lower[match.end() :].strip("_-. "))
+        for match in KEY_NAME.finditer(lower)
+    )
 
 
 def _whole(text: str) -> str:
@@ -124,28 +128,49 @@ def _still_json(before: str, after: str) -> str:
 
 
 def _one_round(text: str) -> str:
+    seen = ANSI.sub(lambda m: " " * len(m[0]), text) if "\x1b[" in text else text
     # U+0130 is the one letter whose lower case is longer; positions in `lower` must be positions in `text`.
-    lower = (text if text.isascii() else text.replace("\u0130", "i")).lower()
-    spans: list[tuple[int, int, str]] = []
-    if any(word in lower for word in KEY_WORDS):
-        _named(text, lower, spans)
-    if "://" in text and "@" in text:
-        _url_logins(text, spans)
-    if "==" in text or "!=" in text:
-        spans.extend((m.start(1), m.end(1), MASK) for m in COMPARISON.finditer(text) if not _is_harmless(m[1]))
+    lower = (seen if seen.isascii() else seen.replace("\u0130", "i")).lower()
+    spans: list[_Span] = []
+    for word in KEY_WORDS:
+        if word in lower:
+            _named(seen, lower, spans)
+            break
+    if "://" in seen and "@" in seen:
+        _url_logins(seen, spans)
+    if "==" in seen or "!=" in seen:
+        _plain(COMPARISON, seen, spans)
     if "identified" in lower:
-        spans.extend((m.start(1), m.end(1), MASK) for m in IDENTIFIED_BY.finditer(text) if not _is_harmless(m[1]))
+        _plain(IDENTIFIED_BY, seen, spans)
     if "curl" in lower:
-        _curl_users(text, spans)
-    if "---" in text or "PuTTY-" in text:
-        _private_keys(text, spans)
-    words = [word for word in text.split() if len(word) >= _LONG_WORD]
+        _curl_users(seen, spans)
+    if "PRIVATE KEY" in seen or "PuTTY-" in seen:
+        _private_keys(seen, spans)
+    words = [word for word in seen.split() if len(word) >= _LONG_WORD]
     if words:
-        _shapes(text, " ".join(words), spans)
+        _shapes(seen, words, spans)
     return _apply(text, spans) if spans else text
 
 
-def _apply(text: str, spans: list[tuple[int, int, str]]) -> str:
+def _plain(pattern: re.Pattern[str], text: str, spans: list[_Span]) -> None:
+    for match in _bounded(pattern, text):
+        if not _is_harmless(match[1]):
+            spans.append((match.start(1), match.end(1), MASK))
+
+
+def _bounded(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    most = _most(text)
+    for seen, match in enumerate(pattern.finditer(text)):
+        if seen >= most:
+            raise _TooMuch
+        yield match
+
+
+def _most(text: str) -> float:
+    return _MOST_CANDIDATES + len(text) * _CANDIDATES_PER_SIGN
+
+
+def _apply(text: str, spans: list[_Span]) -> str:
     """Replace the spans; where two overlap, the earlier one wins and takes the other's rest with it."""
     spans.sort()
     parts: list[str] = []
@@ -168,53 +193,83 @@ _CLOSING = {
     "`": re.compile(r"[^`\\\n]*+(?:\\.[^`\\\n]*+)*+"),
 }
 _BARE = re.compile(
-    r"(?:[^\s\"'`,;&<\\]|[,;&](?!\s|[\w .\-]{1,30}[:=]|$)|\\(?![\"'`nrtu\\]))++",
+    r"(?:[^\s\"'`,;&<\\]++|[,;&](?!\s|[\w .\-]{1,30}[:=]|$)|\\(?![\"'`nrtu\\]))++",
 )
+_OPENER = {")": "(", "]": "[", "}": "{"}
+_LINE = re.compile(r"[^\n]{0,4096}+")
 _HEADER = re.compile(r"[^\n\r\"'`\\]++")
+_LIKELY = {
+    4: re.compile(r"[@(\[ ]{0,3}+[bur]?[\\\"'`]{0,10}+(?:&quot;)?[^\s\"'`\\]{6}"),
+    5: re.compile(r"[\\\"'`]{0,10}+[^\s\"'`\\]{6}"),
+    6: re.compile(r"[^\s<]{6}"),
+    7: re.compile(r"[@(\[\\]{0,8}+(?:[\"'`]|&quot;|[^\s]{8})"),
+}
+"""A first glance at what follows an uncertain name, or a name and a blank: could it be a value at all?"""
 _NUMBER = re.compile(r"[-+]?[\d.,_]+")
 
 
-def _named(text: str, lower: str, spans: list[tuple[int, int, str]]) -> None:
+def _named(text: str, lower: str, spans: list[_Span]) -> None:
     """Values that follow a secret's name, in whatever notation."""
-    done = 0
+    left = _most(text)
     decode: Callable[[str, int], tuple[Any, int]] | None = json.JSONDecoder().raw_decode
-    for seen, match in enumerate(ASSIGNMENT.finditer(lower)):
-        if seen > _MOST_CANDIDATES:
+    at = 0
+    while match := ASSIGNMENT.search(lower, at):
+        left -= 0.2
+        if left < 0:
             raise _TooMuch
-        start = match.start()
-        if start < done or _is_harmless_name(lower, start, match[2].strip("_-.")):
+        start, at = match.span()
+        stem, rest, closed = match.group(1, 2, 3)
+        kind = match.lastindex or 4
+        if kind == 7 and not rest and not _LIKELY[7].match(lower, at) and not _is_option(lower, start):
+            continue  # a word in a sentence
+        if (rest and rest.endswith(HARMLESS_ENDINGS)) or _counts(lower, start):
             continue
-        stem, at, kind = match[1], match.end(), match.lastindex or 4
-        sure = stem not in UNCERTAIN or _is_plain_pass(lower, match)
-        if stem in UNCERTAIN and not sure and stem != "key" and start and lower[start - 1].isalpha():
-            continue  # bypass, compass, oauth-less words
-        if kind == 4 and match[3] and decode is not None and text[at : at + 1] in ("{", "["):
+        sure = stem not in UNCERTAIN
+        if not sure:
+            inner = KEY_NAME.search(rest) if rest else None  # auth_token, key_secret: the surer name counts
+            if inner and inner[1] not in UNCERTAIN:
+                stem, sure = inner[1], True
+            elif _has_owner(lower, match):
+                sure = True
+            elif (stem != "key" and start and lower[start - 1].isalpha()) or (kind == 6 and rest[-1:] == "-"):
+                continue  # bypass, compass; item.key->value
+        if not sure and not _LIKELY[kind].match(lower, at) and not _is_option(lower, start):
+            continue
+        left -= 1
+        if kind == 4 and sure and closed and decode is not None and text[at : at + 1] in ("{", "["):
             try:
                 end = decode(text, at)[1]
             except ValueError:
                 decode = None  # not JSON after all; asking again at every brace would not be linear
             else:
-                if sure and end - at > 2:
+                if end - at > 2:
                     spans.append((at, end, f'"{MASK}"'))
-                    done = end
+                    at = end
                 continue
         found = _value(text, at, header=kind == 4 and stem in ("authorization", "cookie"))
         if found is None:
             continue
-        value_start, end, quoted = found
-        value = text[value_start:end]
-        if len(value) <= 200 and not _is_masked(value, kind, sure, stem, quoted, bool(match[3]), lower, start):
-            if kind == 4:
-                done = max(done, at)
+        value_start, end, quote_mark = found
+        if kind == 7 and quote_mark and not text.startswith(quote_mark, end):
+            continue  # an apostrophe in prose
+        name = _Name(stem, sure, bool(closed), kind)
+        if end - value_start <= 200 and not _hides(text[value_start:end], quote_mark, name, lower, start):
             continue
-        if kind == 4 and not quoted and value_start == at:
+        if kind == 4 and not quote_mark and value_start == at:
             value_start -= len(match[4]) - len(match[4].rstrip())  # `password: x` becomes `password:[REDACTED]`
         spans.append((value_start, end, MASK))
-        done = end
+        at = end
 
 
-def _value(text: str, at: int, *, header: bool) -> tuple[int, int, bool] | None:
-    """Where the value that begins at ``at`` starts and ends, and whether it stands in quotes."""
+class _Name(NamedTuple):
+    stem: str
+    sure: bool
+    closed: bool  # quotes or brackets stand behind it
+    kind: int  # of separator, see ASSIGNMENT
+
+
+def _value(text: str, at: int, *, header: bool) -> tuple[int, int, str] | None:
+    """Where the value that begins at ``at`` starts and ends, and its opening quote if it has one."""
     opening = _OPENING.match(text, at)
     if opening:
         mark, start = opening[1], opening.end()
@@ -223,7 +278,7 @@ def _value(text: str, at: int, *, header: bool) -> tuple[int, int, bool] | None:
             end = closing.end() if closing else start
         else:
             end = _find_closing(text, mark, start)
-        return (start, end, True) if end > start else None
+        return (start, end, mark) if end > start else None
     scheme = SCHEME.match(text, at)
     start = scheme.end() if scheme else at
     bare = (_HEADER if header else _BARE).match(text, start)
@@ -232,48 +287,53 @@ def _value(text: str, at: int, *, header: bool) -> tuple[int, int, bool] | None:
     end = bare.end()
     if header:
         end = start + len(bare[0].rstrip())
-    else:
-        while end > start and text[end - 1] in ")]}" and text.count("([{"[")]}".index(text[end - 1])], start, end) < (
-            text.count(text[end - 1], start, end)
-        ):
-            end -= 1  # the bracket closes something that opened before the value
-            if end - start > 200:
+    elif end - start <= 200:
+        while end > start and (close := text[end - 1]) in ")]}":
+            if text.count(_OPENER[close], start, end) >= text.count(close, start, end):
                 break
-    return (start, end, False) if end > start else None
+            end -= 1  # the bracket closes something that opened before the value
+    return (start, end, "") if end > start else None
 
 
 def _find_closing(text: str, mark: str, start: int) -> int:
     """The next ``mark`` with exactly as many backslashes, else the end of the line."""
-    line = text.find("\n", start)
-    line = len(text) if line < 0 else line
+    near = _LINE.match(text, start)  # a bounded look first: many values without an end must not cost a line each
+    line = near.end() if near else start
     at = text.find(mark, start, line)
     while at >= 0 and mark[0] == "\\" and at > start and text[at - 1] == "\\":
         at = text.find(mark, at + 1, line)
-    return at if at >= 0 else line
+    if at >= 0:
+        return at
+    end = text.find("\n", line)
+    return end if end >= 0 else len(text)
 
 
-def _is_masked(
-    value: str, kind: int, sure: bool, stem: str, quoted: bool, closed: bool, lower: str, start: int
-) -> bool:
+def _hides(value: str, quote_mark: str, name: _Name, lower: str, start: int) -> bool:
+    """Whether ``value`` (at most 200 characters) is to be masked behind ``name``."""
     if _is_harmless(value):
         return False
-    password = stem[0] == "p" and stem[-1] == "d"
+    stem, sure, closed, kind = name
     if kind == 4:
         if not sure:
-            return _is_strong(value, 16 if stem in ("key", "api") else 6)
+            return _is_strong(value, {"key": 16, "api": 16, "login": 20}.get(stem, 6))
         # an unquoted number behind a quoted name is a JSON number: it stays one
-        return quoted or not (_NUMBER.fullmatch(value) and (closed or len(value) < 4))
-    if kind == 7 and _is_option(lower, start) and not value.startswith("-"):
-        return sure or _is_strong(value, 6)
-    if kind == 7 and quoted and password:
-        return True
+        return bool(quote_mark) or not (_NUMBER.fullmatch(value) and (closed or len(value) < 4))
     if kind == 6 and sure:
         return True
-    return _is_strong(value, 6 if quoted and sure else 8)
+    if kind == 7:
+        if closed and not quote_mark:
+            return False
+        if _is_option(lower, start) and not value.startswith("-"):
+            return sure or _is_strong(value, 6)
+        if quote_mark and stem[0] == "p" and stem[-1] == "d":
+            return True  # SQL: PASSWORD 'x'
+    return _is_strong(value, 6 if quote_mark and sure else 8)
 
 
 def _is_option(lower: str, start: int) -> bool:
     """Whether the name that reaches back from ``start`` is a command line option such as ``--db-password``."""
+    if "-" not in lower[max(0, start - 40) : start + 1]:
+        return False
     first = start
     while first > 0 and start - first < 40 and lower[first - 1] not in " \t\n\"'(,[":
         first -= 1
@@ -283,27 +343,36 @@ def _is_option(lower: str, start: int) -> bool:
 _PASS_OWNERS = ("db", "user", "admin", "root", "my", "ftp", "smtp", "mail", "sql", "login", "any", "_", "-", ".")
 
 
-def _is_plain_pass(lower: str, match: re.Match[str]) -> bool:
+def _has_owner(lower: str, match: re.Match[str]) -> bool:
     """``db_pass``, ``userpass``: with an owner before it, `pass` is a password; `bypass` and `pass: 12` are not."""
     return match[1] == "pass" and lower[max(0, match.start() - 6) : match.start()].endswith(_PASS_OWNERS)
 
 
 def _is_harmless_name(lower: str, start: int, rest: str) -> bool:
-    if rest and rest.endswith(HARMLESS_ENDINGS):
-        return True
-    return lower[max(0, start - 11) : start].endswith(HARMLESS_STARTS)
+    return (bool(rest) and rest.endswith(HARMLESS_ENDINGS)) or _counts(lower, start)
+
+
+def _counts(lower: str, start: int) -> bool:
+    return start > 1 and lower[max(0, start - 11) : start].endswith(HARMLESS_STARTS)
 
 
 def _is_harmless(value: str) -> bool:
-    if value == MASK or not value.strip():
+    if value == MASK:
         return True
     if len(value) > 200:
         return False
-    if HARMLESS_VALUE.fullmatch(value.strip()):
+    value = value.strip()
+    if not value or value.endswith("...") or HARMLESS_VALUE.fullmatch(value):
         return True
-    plain = [sign for sign in value.lower() if sign.isalnum()]
-    # xxxx, ****, 0000-0000; or letters only that call themselves an example
-    return (len(value) >= 3 and len(set(plain)) <= 1) or (value.replace("_", "a").isalpha() and _says_example(value.lower()))
+    if len(value) >= 3 and len(set(value.lower()) - _FILLERS) <= 1:
+        return True  # xxxx, ****, 0000-0000
+    if len(value) >= 16 and set(value[-12:].lower()) - _FILLERS <= {"x", "*", "#"}:
+        return True  # ghp_xxxxxxxxxxxx
+    # letters only that call themselves an example
+    return value.replace("_", "a").isalpha() and _says_example(value.lower())
+
+
+_FILLERS = frozenset("-_. =")
 
 
 def _says_example(lower: str) -> bool:
@@ -327,28 +396,32 @@ def _is_strong(value: str, least: int) -> bool:
     return letters >= 2 and (digits > 0 or signs > 0)
 
 
-def _url_logins(text: str, spans: list[tuple[int, int, str]]) -> None:
-    for match in URL_LOGIN.finditer(text):
+def _url_logins(text: str, spans: list[_Span]) -> None:
+    for match in _bounded(URL_LOGIN, text):
         if match[2] is not None:
-            if not _is_harmless(match[2]) or match[2].isalpha():
+            if match[2].isalpha() or not _is_harmless(match[2]):
                 spans.append((match.start(2), match.end(2), MASK))
         elif len(match[1]) >= 20 and not _is_harmless(match[1]):
             spans.append((match.start(1), match.end(1), MASK))
 
 
-def _curl_users(text: str, spans: list[tuple[int, int, str]]) -> None:
-    for match in CURL_USER.finditer(text):
-        if not _is_harmless(match[3]) and match[3] not in (match[1], "pass", "password") and match[3][0] != "$":
-            spans.append((match.start(3), match.end(3), MASK))
+def _curl_users(text: str, spans: list[_Span]) -> None:
+    for match in _bounded(CURL_USER, text):
+        user, password = match.group(1, 2)
+        if not password:  # curl -u "token:": the name is the secret
+            if _is_strong(user, 8) and not _is_harmless(user):
+                spans.append((match.start(1), match.end(1), MASK))
+        elif user[0] not in "<$" and password not in (user, "pass", "password") and not _is_harmless(password):
+            spans.append((match.start(2), match.end(2), MASK))
 
 
 _KEY_BODY = re.compile(r"[A-Za-z0-9+/=\s\\\"'+>|#*-]{0,65536}+")
 
 
-def _private_keys(text: str, spans: list[tuple[int, int, str]]) -> None:
+def _private_keys(text: str, spans: list[_Span]) -> None:
     done = 0
     no_end_after = len(text) + 1
-    for match in PRIVATE_KEY.finditer(text):
+    for match in _bounded(PRIVATE_KEY, text):
         start = match.start()
         if start < done:
             continue
@@ -366,38 +439,40 @@ def _private_keys(text: str, spans: list[tuple[int, int, str]]) -> None:
         done = end
 
 
-def _shapes(text: str, words: str, spans: list[tuple[int, int, str]]) -> None:
+def _shapes(text: str, words: list[str], spans: list[_Span]) -> None:
     """Tokens known by their shape. ``words`` are the long words only: most of a log is not among them."""
-    if SHAPES.search(words):
-        for match in SHAPES.finditer(text):
-            token = match[0]
-            if _is_real(token):
-                start = match.start() + (16 if token.startswith("hooks.") else 0)
+    longest = max(map(len, words))
+    joined = " ".join(words)
+    if 2 * len(joined) > len(text) or SHAPES.search(joined):
+        for match in _bounded(SHAPES, text):
+            if _is_real(match[0]) and text[match.start() - 1 : match.start()] != "+":  # +: the middle of base64
+                start = match.start() + (16 if match[0].startswith("hooks.") else 0)
                 spans.append((start, match.end(), MASK))
-    lower = words.lower()
-    if any(word in lower for word in LOOSE_WORDS) and LOOSE_SHAPES.search(words):
-        spans.extend((m.start(), m.end(), MASK) for m in LOOSE_SHAPES.finditer(text) if _is_real(m[0]))
-    if len(words) >= 59:
-        for match in BASE64_LINE.finditer(text):
+    if longest >= 30 and LOOSE_SHAPES.search(joined):
+        for match in _bounded(LOOSE_SHAPES, text):
+            start = match.start() + (0 if match[0].startswith("-s4t2") else LOOSE_START[match[0][0]])
+            if _is_real(text[start : match.end()]):
+                spans.append((start, match.end(), MASK))
+    if longest >= 59 and BASE64_LINE.search(" \n".join([word for word in words if len(word) >= 59])):
+        for match in _bounded(BASE64_LINE, text):
             if _is_key_body(match[0]):
                 spans.append((match.start(), match.end(), MASK))
 
 
 def _is_real(token: str) -> bool:
-    """Not ``ghp_xxxx…``; and a JSON Web Token has at least one dot (a bare ``eyJ…`` is any base64 of JSON)."""
+    """Not ``ghp_xxxx…``; a JSON Web Token has a dot (else it is any base64 of JSON), a Slack token has numbers."""
     if token.startswith("eyJ") and "." not in token:
         return token.startswith("eyJrIjoi")
-    tail = token[-20:].lower()
-    return len(set(tail)) > 3 or "%s" in token
+    if token.startswith("xox"):
+        return sum(map(str.isdigit, token)) >= 6 and len(set(token[-12:].lower())) > 3
+    return len(set(token[-16:].lower())) > 3
 
 
 def _is_key_body(line: str) -> bool:
-    return (
-        line.count("/") <= 6
-        and "//" not in line
-        and any(c.isdigit() for c in line)
-        and not (line.islower() or line.isupper())
-    )
+    if line.count("/") > 6:
+        return False  # a path
+    upper, lower = sum(map(str.isupper, line)), sum(map(str.islower, line))
+    return upper >= 8 and lower >= 8 and (len(line) in (64, 76) or any(map(str.isdigit, line)))
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
@@ -456,7 +531,11 @@ def _redact_mapping(value: Mapping[Any, Any], clean: Callable[[str], str]) -> di
 
 def _hide(item: Any, clean: Callable[[str], str]) -> Any:
     """The value behind a secret's name: masked whole, but nothing, truth values, numbers and placeholders stay."""
-    if item is None or isinstance(item, (bool, int, float)) or (not item and isinstance(item, (str, list, tuple, dict))):
+    if (
+        item is None
+        or isinstance(item, (bool, int, float))
+        or (not item and isinstance(item, (str, list, tuple, dict)))
+    ):
         return item
     if isinstance(item, str) and _is_harmless(item) and not item.isalpha():
         return clean(item)

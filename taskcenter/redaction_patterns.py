@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 
 __all__ = [
+    "ANSI",
     "ASSIGNMENT",
     "BASE64_LINE",
     "COMPARISON",
@@ -22,7 +23,7 @@ __all__ = [
     "KEY_NAME",
     "KEY_WORDS",
     "LOOSE_SHAPES",
-    "LOOSE_WORDS",
+    "LOOSE_START",
     "PRIVATE_KEY",
     "SCHEME",
     "SHAPES",
@@ -30,7 +31,10 @@ __all__ = [
     "URL_LOGIN",
 ]
 
-KEY_WORDS = ("pass", "pw", "wd", "secret", "token", "cred", "auth", "cookie", "key", "connection", "salt", "api")
+KEY_WORDS = (
+    *("pas", "pw", "psw", "pss", "secret", "token", "cred", "auth", "cookie", "key", "salt", "api", "login"),
+    *("bundle_", "nstring", "n_string", "n-string", "n string", "n.string"),
+)
 """No name below can occur in a text without one of these; looking for them is all that an ordinary line costs."""
 
 _NAME = (
@@ -43,22 +47,26 @@ _NAME = (
     r"|e(?:ncryption[-_ .]?key)"
     r"|o(?:auth2?[-_ .]?bearer)"
     r"|k(?:ey)"
+    r"|l(?:ogin(?![a-z]))"
+    r"|b(?:undle_[a-z0-9_]{1,60}?__(?:com|org|net|io|dev)(?![a-z0-9_]))"
 )
-"""``p[as]{0,3}wo?r?s?d`` is password, passwd, pwd and how people misspell them: pswd, pasword, passworsd."""
+"""``bundle_gems__example__com`` is how Ruby's bundler keeps the login of a gem server in the environment.
+``p[as]{0,3}wo?r?s?d`` is password, passwd, pwd and how people misspell them: pswd, pasword, passworsd."""
 
-UNCERTAIN = frozenset({"pass", "pw", "auth", "key", "api", *("salt" + n for n in ("", *"0123456789"))})
+UNCERTAIN = frozenset({"pass", "pw", "auth", "key", "api", "login", *("salt" + n for n in ("", *"0123456789"))})
 """Names that are often harmless: their value is masked only when it looks like a secret itself."""
 
 KEY_NAME = re.compile(rf"({_NAME})")
 """A secret's name inside a longer name, for object keys (already lower-cased)."""
 
 ASSIGNMENT = re.compile(
-    rf"({_NAME})"
+    rf"((?>{_NAME}))"
     r"([a-z0-9_.\-]{0,32}+)"  # 2, the rest of the name: token_value, secret.key
-    r"((?:[\"'`\])\\]|&quot;|%22){0,8}+)"  # 3, what closes it
+    r"((?:[\"'`\[\])\\]|&quot;|%22){0,8}+)"  # 3, what closes it
+    r"(?=[ \t:=,(>!?%])"  # most names in prose end here
     r"(?: (?:for|of) [\w@.'\"\-]{1,40}+)?"
     r"(?:"
-    r"([ \t]{0,8}+(?:->|%3d|:{1,3}=?|={1,3}>?|!={1,2}|\?=|value {0,2}= {0,2})[ \t]{0,8}+(?:str {0,2}= {0,2})?)"
+    r"([ \t]{0,8}+(?:%3d|:{1,3}=?|={1,3}>?|!={1,2}|\?=|value {0,2}= {0,2})[ \t]{0,8}+(?:str {0,2}= {0,2})?)"
     r"|([ \t]{0,4}+[,(][ \t]{0,4}+(?=[\"'`\\]))"
     r"|(>)"
     r"|([ \t]{1,4}+(?:(?:is|was|as) )?)"
@@ -69,8 +77,8 @@ ASSIGNMENT = re.compile(
 
 HARMLESS_STARTS = (
     *("max_", "max", "min_", "num_", "num", "n_", "total_", "total", "prompt_", "completion_", "input_", "output_"),
-    *("has_", "is_", "no_", "use_", "show_", "hide_", "forgot_", "reset_", "require_", "requires_", "public_", "public"),
-    *("max-", "min-", "num-", "total-", "has-", "is-", "no-", "reset-", "forgot-", "public-", "cached_"),
+    *("has_", "is_", "no_", "use_", "show_", "hide_", "forgot_", "reset_", "require_", "requires_", "public_"),
+    *("max-", "min-", "num-", "total-", "has-", "is-", "no-", "reset-", "forgot-", "public-", "public", "cached_"),
 )
 """``max_tokens``, ``has_password``, ``public_key``: the name counts or describes, it does not hold."""
 
@@ -119,7 +127,8 @@ IDENTIFIED_BY = re.compile(
 """SQL that sets a password."""
 
 CURL_USER = re.compile(
-    r"(?:[ \t]-u ?|--user[ =]|--proxy-user[ =]|USERPWD, ?)\\?[\"']?([^\s:\"'\\]{1,100}):(\\?[\"']?)([^\s\"'\\]{1,200})"
+    r"(?:[ \t]-u ?|--user[ =]|--proxy-user[ =]|USERPWD, ?)\\?[\"']?([^\s:\"'\\]{1,100}):"
+    r"(?:\\?[\"'](?=\S))?([^\s\"'\\]{0,200})"
 )
 """``curl -u name:password``; only looked at in text that speaks of curl."""
 
@@ -131,7 +140,9 @@ PRIVATE_KEY = re.compile(
     r"|---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----|PuTTY-User-Key-File-\d"
 )
 
-BASE64_LINE = re.compile(r"(?<![A-Za-z0-9+/=_.\-])[A-Za-z0-9+/]{59,76}+={0,2}(?![A-Za-z0-9+/=_.\-])(?=[\s\\nr\"',+;]{0,8}$)", re.M)
+BASE64_LINE = re.compile(
+    r"(?<![A-Za-z0-9+/=_.\-])[A-Za-z0-9+/]{59,76}+={0,2}(?![A-Za-z0-9+/=_.\-])(?=[\s\\nr\"',+*]{0,8}/?$)", re.MULTILINE
+)
 """A line that ends in one run of 59 to 76 base64 signs: the body of a PEM file that arrives line by line."""
 
 _W = r"[A-Za-z0-9_\-]"
@@ -200,7 +211,7 @@ _BODIES = (
     *(rf"{first}[A-Za-z0-9]{{23,25}}\.{_W}{{6}}\.{_W}{{27,38}}+" for first in "MNO"),
     rf"SK(?:[0-9a-f]{{32}}|[0-9A-F]{{32}}){_ENDS}",
     # money and shops
-    r"(?:sk|rk|pk)_(?:live|test|prod)_[A-Za-z0-9]{16,}+",
+    *(rf"{first}k_(?:live|test|prod)_[A-Za-z0-9]{{16,}}+" for first in "srp"),
     r"whsec_[A-Za-z0-9+/=]{24,}+",
     rf"sq0[a-z]{{3}}-{_W}{{22,}}+",
     rf"EAAA{_W}{{56,}}+",
@@ -210,7 +221,7 @@ _BODIES = (
     # language models
     r"sk-(?:ant-|proj-|svcacct-|admin-|or-v1-|lf-)?[A-Za-z0-9_\-]{20,}+",
     rf"hf_[A-Za-z]{{34}}{_ENDS}",
-    r"api_org_(?:%s|[A-Za-z]{34})",
+    r"api_org_[A-Za-z]{34}",
     r"gsk_[A-Za-z0-9]{48,}+",
     r"llx-[A-Za-z0-9]{40,}+",
     rf"tgp_v1_{_W}{{40,}}+",
@@ -233,8 +244,7 @@ _BODIES = (
     r"ph[sxacr]_[A-Za-z0-9]{40,}+",
     r"dp\.(?:pt|st|ct|sa|scim|audit)\.[A-Za-z0-9_.\-]{40,}+",
     r"lin_api_[A-Za-z0-9]{40}",
-    rf"ico-[A-Za-z0-9]{{32}}{_ENDS}",
-    r"s-s4t2(?:ud|af)-[a-f0-9]{64}",
+    r"ico-[A-Za-z0-9]{32}(?![A-Za-z0-9.])",
     rf"tk-us-{_W}{{48}}",
     r"IGQV[A-Za-z0-9_\-]{60,}+",
     r"cosmo_[a-f0-9]{32}",
@@ -248,30 +258,31 @@ _BODIES = (
 
 
 def _by_first_letter(bodies: tuple[str, ...]) -> str:
-    """``a(?:…|…)|b(?:…)``: the engine then tries a handful of alternatives at a place instead of a hundred."""
+    """``a(?:…|…)|b(?:…)``: the engine then tries a handful of alternatives instead of a hundred."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for body in bodies:
-        first, rest = (body[0], body[1:]) if body[0] != "(" else ("", body)
-        groups[first].append(rest)
+        groups[body[0]].append(body[1:])
     return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items())
 
 
-SHAPES = re.compile(rf"(?<![A-Za-z0-9_])(?:{_by_first_letter(_BODIES)})")
-"""Vendors' tokens that begin with letters of their own."""
+SHAPES = re.compile(rf"\b(?=[A-Za-z0][A-Za-z0-9][A-Za-z0-9_.\-~])(?:{_by_first_letter(_BODIES)})", re.ASCII)
+"""Vendors' tokens that begin with letters of their own, at the beginning of a word."""
 
-LOOSE_WORDS = ("q~", ".atlasv1.", "-us", ".apps.googleusercontent", ":aa", "|", "nral", "_session=", "/token/", "-")
 LOOSE_SHAPES = re.compile(
-    r"(?<![A-Za-z0-9_])(?:"
-    r"[A-Za-z0-9_.\-~]{3}[78]Q~[A-Za-z0-9_.\-~]{31,34}(?![A-Za-z0-9_~])"
-    r"|[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_=\-]{50,}+"
-    r"|[A-Za-z0-9]{32}-us\d{1,2}(?![A-Za-z0-9_\-])"
-    r"|\d{6,24}+-[a-z0-9]{16,40}+\.apps\.googleusercontent\.com"
-    rf"|\d{{6,16}}+:AA{_W}{{30,}}+"
-    rf"|\d{{13,17}}+\|{_W}{{20,40}}(?![A-Za-z0-9_-])"
-    r"|[a-f0-9]{36}NRAL"
-    r"|_[a-z]{1,20}_session=[A-Za-z0-9%._\-]{16,}+"
-    r"|token/[A-Za-z0-9+=_\-]{30,}+"
-    r"|[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}(?![0-9a-f-])"
-    r")"
+    r"Q~(?<=[A-Za-z0-9_.~-]{3}[78]Q~)[A-Za-z0-9_.\-~]{31,34}"
+    r"|\.atlasv1\.(?<=[A-Za-z0-9]{14}\.atlasv1\.)[A-Za-z0-9_=\-]{50,}+"
+    r"|-s4t2(?:ud|af)-[a-f0-9]{64}"
+    r"|-(?:us\d(?<=[A-Za-z0-9_\-]{32}-us\d)\d?(?![A-Za-z0-9_\-])|[0-9a-f]{8}-[0-9a-f]{8}(?<=[0-9a-f]{32}.{18})(?![0-9a-f-]))"
+    r"|NRAL(?<=[a-f0-9]{36}NRAL)"
+    rf"|:AA(?<=\d{{6}}:AA){_W}{{30,}}+"
+    rf"|\|(?<=\d{{13}}\|){_W}{{20,40}}(?![A-Za-z0-9_-])"
+    r"|_session=[A-Za-z0-9%._\-]{16,}+"
+    r"|/token/[A-Za-z0-9+=_\-]{30,}+"
 )
-"""Tokens that are known by something in their middle; tried only where one of LOOSE_WORDS occurs."""
+"""Tokens that are known by something in their middle, which comes first here so that it can be searched for."""
+
+LOOSE_START = {"Q": -4, ".": -14, "-": -32, "N": -36, ":": 1, "|": 1, "_": 9, "/": 7}
+"""Where the secret begins, counted from the sign that was found. Ids before ``:`` and ``|`` are no secrets."""
+
+ANSI = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
+"""Colours. What they colour begins a word."""

@@ -49,7 +49,12 @@ def clean_text(text: str) -> str:
 
 def json_text(value: Any) -> str:
     """JSON as the databases get it; raises ValueError for what JSON has no word for (NaN, infinities)."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Models, times, sets and the like as JSON types; raises for what has no such form."""
+    return to_jsonable_python(value, by_alias=True)
 
 
 def clean_json(value: Any, place: str = "value") -> Any:
@@ -59,7 +64,7 @@ def clean_json(value: Any, place: str = "value") -> Any:
     if type(value) is str:
         return clean_text(value)
     try:
-        text = json_text(to_jsonable_python(value, by_alias=True, inf_nan_mode="constants"))
+        text = json_text(value)
     except (ValueError, TypeError, RecursionError, PydanticSerializationError) as error:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON ({error})"
         raise ValidationFailed(

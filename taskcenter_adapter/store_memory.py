@@ -6,6 +6,7 @@ works on copies of the tables and puts them in place at its end: all of it or no
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ class MemoryStore:
         wanted = clean_text(id_or_slug)
         with self._read() as tables:
             row = tables.tasks.get(wanted) or next((r for r in tables.tasks.values() if r["slug"] == wanted), None)
-            return task_of(row, tables.triggers[row["id"]]) if row else None
+            return _as_task(tables, row) if row else None
 
     def get_task(self, id_or_slug: str) -> Task:
         task = self.find_task(id_or_slug)
@@ -118,7 +119,7 @@ class MemoryStore:
             raise answers.no_task(id_or_slug)
         return task
 
-    def list_tasks(self, where: TaskFilter = TaskFilter()) -> Sequence[Task]:  # noqa: B008 (frozen)
+    def list_tasks(self, where: TaskFilter = TaskFilter()) -> Sequence[Task]:
         order = answers.order_of(where.sort_by)
         start, limit = max(where.offset, 0), max(where.limit, 0)
         with self._read() as tables:
@@ -153,13 +154,12 @@ class MemoryStore:
     def list_revisions(self, task_id: str) -> Sequence[Mapping[str, Any]]:
         with self._read() as tables:
             found = [row for (task, _), row in tables.revisions.items() if task == clean_text(task_id)]
-            return [dict(row) for row in sorted(found, key=_value("revision"), reverse=True)]
+            return [_own(row) for row in sorted(found, key=_value("revision"), reverse=True)]
 
     # history ---------------------------------------------------------------------------------------
 
     def record(self, changes: Changes) -> None:
         lost_tasks: set[str] = set()
-        lost_runs: set[str] = set()
         with self._write() as tables:
             for run in changes.runs:
                 merged = merge(RUN_RULES, tables.runs.get(clean_text(run.id)), run_row(run))
@@ -176,8 +176,8 @@ class MemoryStore:
             for line in changes.logs:
                 row = log_row(line)
                 tables.logs.setdefault((row["run_id"], row["sequence"]), row)
-            named = {clean_text(child.run_id) for child in (*changes.steps, *changes.logs)}
-            lost_runs = named - tables.runs.keys()
+            named = {step.run_id for step in changes.steps} | {line.run_id for line in changes.logs}
+            lost_runs = {clean_text(run) for run in named} - tables.runs.keys()
             if lost_tasks or lost_runs:
                 raise answers.missing_parent(lost_tasks, lost_runs)
             _add(tables, changes.audit, changes.events)
@@ -185,7 +185,7 @@ class MemoryStore:
     def find_run(self, run_id: str) -> Run | None:
         with self._read() as tables:
             row = tables.runs.get(clean_text(run_id))
-            return Run(**row) if row else None
+            return Run(**_own(row)) if row else None
 
     def get_run(self, run_id: str) -> Run:
         wanted = clean_text(run_id.strip())
@@ -200,9 +200,9 @@ class MemoryStore:
                 raise answers.several_runs(wanted, found[:2])
             if not found:
                 raise answers.no_run(run_id)
-            return Run(**tables.runs[found[0]])
+            return Run(**_own(tables.runs[found[0]]))
 
-    def list_runs(self, where: RunFilter = RunFilter()) -> Page:  # noqa: B008 (frozen)
+    def list_runs(self, where: RunFilter = RunFilter()) -> Page:
         wanted = {
             column: clean_text(str(getattr(where, column)))
             for column in ("task_id", "status", "trigger_id", "root_run_id")
@@ -219,14 +219,14 @@ class MemoryStore:
                 and (here is None or (row["created_at"], row["id"]) < here)
             ]
         rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
-        items = tuple(Run(**row) for row in rows[:limit])
+        items = tuple(Run(**_own(row)) for row in rows[:limit])
         more = write_cursor(items[-1].created_at, items[-1].id) if len(rows) > limit else None
         return Page(items=items, next_cursor=more)
 
     def list_steps(self, run_id: str) -> Sequence[StepRun]:
         with self._read() as tables:
             rows = [row for (run, _), row in tables.steps.items() if run == clean_text(run_id)]
-        return [StepRun(**row) for row in sorted(rows, key=lambda row: (row["position"], row["step_key"]))]
+        return [StepRun(**_own(row)) for row in sorted(rows, key=lambda row: (row["position"], row["step_key"]))]
 
     def list_logs(
         self, run_id: str, *, after: int = -1, limit: int = 1000, step_key: str | None = None
@@ -238,7 +238,7 @@ class MemoryStore:
                 for (run, sequence), row in tables.logs.items()
                 if run == clean_text(run_id) and sequence > after and (step is None or row["step_key"] == step)
             ]
-        return [LogLine(**row) for row in sorted(rows, key=_value("sequence"))[: answers.log_limit(limit)]]
+        return [LogLine(**_own(row)) for row in sorted(rows, key=_value("sequence"))[: answers.log_limit(limit)]]
 
     def next_log_sequence(self, run_id: str) -> int:
         with self._read() as tables:
@@ -258,12 +258,12 @@ class MemoryStore:
                 for row in reversed(tables.audit.values())
                 if all(row[column] == value for column, value in wanted.items())
             ]
-        return [AuditEntry(**row) for row in rows[: max(limit, 0)]]
+        return [AuditEntry(**_own(row)) for row in rows[: max(limit, 0)]]
 
     def list_events(self, *, undelivered: bool = False, limit: int = 100) -> Sequence[OutboxEvent]:
         with self._read() as tables:
             rows = [row for row in tables.events.values() if not (undelivered and row["delivered_at"])]
-        return [OutboxEvent(**row) for row in rows[: max(limit, 0)]]
+        return [OutboxEvent(**_own(row)) for row in rows[: max(limit, 0)]]
 
     def mark_delivered(self, event_ids: Sequence[str], at: datetime) -> None:
         with self._write() as tables:
@@ -331,5 +331,10 @@ def _value(column: str) -> Callable[[Row], Any]:
     return lambda row: row[column]
 
 
+def _own(row: Row) -> Row:
+    """A copy for the reader: what is done to it does not reach the stored row."""
+    return {name: copy.deepcopy(value) if isinstance(value, dict | list) else value for name, value in row.items()}
+
+
 def _as_task(tables: _Tables, row: Row) -> Task:
-    return task_of(row, tables.triggers[row["id"]])
+    return task_of(_own(row), [_own(trigger) for trigger in tables.triggers[row["id"]]])

@@ -171,7 +171,7 @@ class SqlStore:
             raise answers.no_task(id_or_slug)
         return task
 
-    def list_tasks(self, where: TaskFilter = TaskFilter()) -> Sequence[Task]:  # noqa: B008 (frozen)
+    def list_tasks(self, where: TaskFilter = TaskFilter()) -> Sequence[Task]:
         query = sa.select(tasks)
         for column in ("status", "task_type", "owner", "category"):
             wanted = getattr(where, column)
@@ -278,7 +278,7 @@ class SqlStore:
             raise answers.no_run(run_id)
         return found[0]
 
-    def list_runs(self, where: RunFilter = RunFilter()) -> Page:  # noqa: B008 (frozen)
+    def list_runs(self, where: RunFilter = RunFilter()) -> Page:
         run = task_runs.c
         query = sa.select(task_runs).order_by(run.created_at.desc(), run.id.desc())
         for column in ("task_id", "status", "trigger_id", "root_run_id"):
@@ -444,6 +444,10 @@ def _first(connection: Connection, query: sa.Select[Any]) -> Row | None:
     return dict(row) if row is not None else None
 
 
+def _all(connection: Connection, query: sa.Select[Any]) -> list[Row]:
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
@@ -457,11 +461,11 @@ def _present(connection: Connection, table: Table, ids: set[str]) -> set[str]:
 
 
 def _load_tasks(connection: Connection, query: sa.Select[Any]) -> list[Task]:
-    rows = connection.execute(query).mappings().all()
-    triggers: dict[str, list[Mapping[str, Any]]] = {row["id"]: [] for row in rows}
+    rows = _all(connection, query)
+    triggers: dict[str, list[Row]] = {row["id"]: [] for row in rows}
     for ids in _chunks(list(triggers)):
         theirs = sa.select(task_triggers).where(task_triggers.c.task_id.in_(ids)).order_by(task_triggers.c.position)
-        for trigger in connection.execute(theirs).mappings():
+        for trigger in _all(connection, theirs):
             triggers[trigger["task_id"]].append(trigger)
     return [task_of(row, triggers[row["id"]]) for row in rows]
 
@@ -471,9 +475,7 @@ def _load_graph(connection: Connection, task_id: str) -> dict[str, Any] | None:
     if composite is None:
         return None
     steps, edges = (
-        connection.execute(sa.select(table).where(table.c.task_id == task_id).order_by(table.c.ordinal))
-        .mappings()
-        .all()
+        _all(connection, sa.select(table).where(table.c.task_id == task_id).order_by(table.c.ordinal))
         for table in (composite_steps, composite_edges)
     )
     return join_graph(composite, steps, edges)

@@ -1,4 +1,4 @@
-"""``sql_script``: statements against a saved connection, with bound parameters, time-out and expectations. (spec 2.1)"""
+"""``sql_script``: statements against a saved connection, bound parameters, time-out, expectations. (spec 2.1)"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskcenter.errors import StepFailed, TimedOut
 from taskcenter.task_types import task_type
 
 from .payload import Payload, Seconds, Text, Whole, also
-from .sql_expect import Expectation, check, parse
+from .sql_expect import parse
 from .sql_inspect import Inspection, bind, inspect, parameter_names
 from .sql_session import Session, open_session, said
 from .sql_split import Statement, split
@@ -25,6 +25,7 @@ from .values import plain
 __all__ = ["SqlScriptPayload", "sql_script"]
 
 Transaction = Literal["single", "per_statement", "none"]
+_SAVEPOINT = re.compile(r"(?is)(?:savepoint|release|rollback\b.*\bto)\b")
 _SHOWN_ROWS = 20
 """How many rows a failed expectation carries when ``fetch`` asks for fewer."""
 
@@ -45,13 +46,26 @@ class SqlScriptPayload(Payload):
         None, description="Default: one transaction for all where the database and the statements allow it."
     )
     fetch: Whole = Field(0, ge=0, le=1000, description="How many rows of the last result to keep.")
-    expect: tuple[Expectation, ...] = Field((), description='Such as "rows == 0" or "value > 100", or a list of them.')
+    expect: tuple[str, ...] = Field((), description='Such as "rows == 0" or "value > 100", or a list of them.')
 
     @field_validator("expect", mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
         many = value if isinstance(value, list | tuple) else [] if value is None else [value]
-        return tuple(item if isinstance(item, Expectation) else parse(item) for item in many)
+        for item in many:
+            parse(item)
+        return tuple(many)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One statement, what it is, and how the driver takes it."""
+
+    index: int
+    statement: Statement
+    seen: Inspection
+    sql: str
+    values: dict[str, Any] | None
 
 
 @dataclass(slots=True)
@@ -113,27 +127,25 @@ def sql_script(payload: SqlScriptPayload, ctx: RunContext) -> dict[str, Any]:
     statements = split(payload.sql, connection.dialect)
     if not statements:
         raise StepFailed("the script holds no statement, only comments", error_type="sql")
-    seen = [inspect(statement.text, connection.dialect) for statement in statements]
-    mode = _transaction(payload.transaction, seen, connection.dialect)
-    bound = [bind(s.text, connection.dialect, payload.parameters) for s in statements]
+    steps = [_step(n, s, connection.dialect, payload.parameters) for n, s in enumerate(statements, 1)]
+    mode = _transaction(payload.transaction, steps, connection.dialect)
     outcome = _Outcome([])
     with open_session(connection, payload.timeout_seconds) as session:
-        writes = any(i.effect != "read" for i in seen)
-        if mode == "single":
-            session.begin(writes=writes)
         try:
-            for index, (statement, (sql, values)) in enumerate(zip(statements, bound, strict=True), 1):
+            if mode == "single":
+                session.begin(writes=any(s.seen.effect != "read" for s in steps))
+            for step in steps:
                 ctx.checkpoint()
                 if mode == "per_statement":
-                    session.begin(writes=seen[index - 1].effect != "read")
-                _run(session, index, statement, sql, values, payload, ctx, outcome)
+                    session.begin(writes=step.seen.effect != "read")
+                _run(session, step, payload, ctx, outcome)
                 if mode == "per_statement":
-                    session.commit()
-                ctx.progress(100.0 * index / len(statements), f"statement {index} of {len(statements)}")
+                    _commit(session, outcome)
+                ctx.progress(100.0 * step.index / len(steps), f"statement {step.index} of {len(steps)}")
             result = _result(payload, session, mode, outcome)
             _expect(payload, outcome, result)
             if mode == "single":
-                _commit(session)
+                _commit(session, outcome)
         except BaseException:
             if mode != "none":
                 session.rollback()
@@ -141,60 +153,124 @@ def sql_script(payload: SqlScriptPayload, ctx: RunContext) -> dict[str, Any]:
     return result
 
 
-def _run(
-    session: Session,
-    index: int,
-    statement: Statement,
-    sql: str,
-    values: dict[str, Any] | None,
-    payload: SqlScriptPayload,
-    ctx: RunContext,
-    outcome: _Outcome,
-) -> None:
+def _step(index: int, statement: Statement, dialect: str, values: dict[str, Any]) -> _Step:
+    seen = inspect(statement.text, dialect)
+    if seen.from_stdin:
+        raise StepFailed(
+            f"COPY ... FROM STDIN in line {statement.line} needs data that a script cannot carry; use a data transfer",
+            error_type="sql",
+        )
+    return _Step(index, statement, seen, *bind(statement.text, dialect, values))
+
+
+def _run(session: Session, step: _Step, payload: SqlScriptPayload, ctx: RunContext, outcome: _Outcome) -> None:
     """Run one statement to its last row, counting; errors say which statement, and what the server said."""
     started = time.monotonic()
+    error: Exception | None = None
+    rows = 0
     with session.watch(ctx.is_cancelled) as stopped_by:
         try:
-            rows = _consume(session, sql, values, max(payload.fetch, _SHOWN_ROWS), outcome)
-            error = None
+            rows = _consume(session, step, max(payload.fetch, _SHOWN_ROWS), outcome)
         except session.errors as caught:
-            rows, error = 0, caught
+            error = caught
     why = stopped_by() or ("timeout" if error is not None and session.timed_out(error) else None)
-    where = f"statement {index} (line {statement.line})"
+    where = f"statement {step.index} (line {step.statement.line})"
+    shown = _short(step.statement.text)
     if why == "cancelled":
         raise Cancelled(f"{where} was stopped on the server")
     if why == "timeout":
-        limit = f"{payload.timeout_seconds:g} s"
-        raise TimedOut(f"{where} ran longer than {limit} and was stopped on the server: {_short(statement.text)}")
+        raise TimedOut(f"{where} ran longer than {payload.timeout_seconds:g} s and was stopped on the server: {shown}")
     if error is not None:
-        raise StepFailed(
-            f"{where} failed: {said(error)}\n  {_short(statement.text)}",
-            error_type="sql",
-            output={"statements": outcome.statements, "failedStatement": index},
-        ) from error
+        raise _failed(f"{where} failed", error, outcome, shown) from error
     outcome.total_rows += rows
-    outcome.statements.append(
-        {"index": index, "rows": rows, "durationMs": round((time.monotonic() - started) * 1000, 1)}
+    duration = round((time.monotonic() - started) * 1000, 1)
+    outcome.statements.append({"index": step.index, "rows": rows, "durationMs": duration})
+
+
+def _consume(session: Session, step: _Step, keep: int, outcome: _Outcome) -> int:
+    """Read every result of the statement; memory holds ``keep`` rows. Rows returned, or else rows changed."""
+    returned = changed = 0
+    for result in session.results(step.sql, step.values, reads=step.seen.effect == "read"):
+        changed += result.changed
+        outcome.last_count = changed
+        if result.columns is not None:
+            kept = list(islice(result.rows, keep))
+            outcome.last_count = len(kept) + sum(1 for _ in result.rows)
+            outcome.value = kept[0][0] if kept and len(kept[0]) else None
+            outcome.rows = [dict(zip(result.columns, map(plain, row), strict=True)) for row in kept]
+            outcome.result_sets += 1
+            returned += outcome.last_count
+    return returned or changed
+
+
+def _commit(session: Session, outcome: _Outcome) -> None:
+    """Commit; deferred constraints and serialization failures speak up only here."""
+    try:
+        session.commit()
+    except session.errors as error:
+        raise _failed("the commit failed", error, outcome, "COMMIT") from error
+
+
+def _failed(what: str, error: Exception, outcome: _Outcome, shown: str) -> StepFailed:
+    return StepFailed(
+        f"{what}: {said(error)}\n  {shown}", error_type="sql", output={"statements": list(outcome.statements)}
     )
 
 
-def _consume(session: Session, sql: str, values: dict[str, Any] | None, keep: int, outcome: _Outcome) -> int:
-    """Read every result set of the statement; memory holds ``keep`` rows. The rows returned, or else changed."""
-    columns, rows, cursor = session.run(sql, values)
-    returned = changed = 0
-    while True:
-        if columns is None:
-            changed += max(0, cursor.rowcount)
-            outcome.last_count = changed
-        else:
-            kept = list(islice(rows, keep))
-            count = len(kept) + sum(1 for _ in rows)
-            returned += count
-            outcome.result_sets += 1
-            outcome.value = kept[0][0] if kept and kept[0] else None
-            outcome.rows = [dict(zip(columns, map(plain, row), strict=True)) for row in kept]
-            outcome.last_count = count
-        if not session.more(cursor):
-            cursor.close()
-            return returned or changed
-        columns, rows = session.next(cursor)
+def _short(text: str) -> str:
+    flat = re.sub(r"\s+", " ", text)
+    return flat if len(flat) <= 200 else flat[:199] + "…"
+
+
+def _transaction(wanted: Transaction | None, steps: Sequence[_Step], dialect: str) -> Transaction:
+    """How to wrap the statements; StepFailed when what was asked for cannot be."""
+    own = next(
+        (s for s in steps if s.seen.effect == "transaction" and s.seen.verb not in ("SAVEPOINT", "RELEASE")), None
+    )
+    if own is not None and own.seen.verb == "ROLLBACK" and re.match(r"(?is)rollback\s.*\bto\b", own.statement.text):
+        own = None
+    alone = next((s for s in steps if s.seen.alone), None)
+    if wanted in ("single", "per_statement") and own is not None:
+        raise StepFailed(
+            f"{own.seen.verb} in line {own.statement.line}: the script steers its own transaction, so transaction must "
+            f"be 'none' (or left out), not {wanted!r}",
+            error_type="sql",
+        )
+    if alone is not None and (wanted == "single" or (wanted is None and own is None and len(steps) > 1)):
+        raise StepFailed(
+            f"{alone.seen.verb} in line {alone.statement.line} cannot run inside a transaction: set transaction to "
+            "'none' or give it a step of its own",
+            error_type="sql",
+        )
+    if (alone is not None and wanted == "per_statement") or (wanted is None and (own is not None or alone is not None)):
+        return "none"
+    if wanted is None and dialect == "mysql" and any(s.seen.effect == "ddl" for s in steps):
+        return "per_statement"  # DDL commits by itself there: one transaction would be a false promise
+    return wanted or "single"
+
+
+def _result(payload: SqlScriptPayload, session: Session, mode: Transaction, outcome: _Outcome) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "executor": "sql",
+        "dbType": session.connection.dialect,
+        "resultSets": outcome.result_sets,
+        "totalRows": outcome.total_rows,
+        "sqlLength": len(payload.sql),
+        "timeoutSeconds": payload.timeout_seconds,
+        "transaction": mode,
+        "statements": outcome.statements,
+    }
+    if payload.fetch:
+        result["rows"] = (outcome.rows or [])[: payload.fetch]
+    return result
+
+
+def _expect(payload: SqlScriptPayload, outcome: _Outcome, result: dict[str, Any]) -> None:
+    """Fail with the rows when an expectation does not hold."""
+    for text in payload.expect:
+        sentence = parse(text).broken(rows=outcome.last_count, value=outcome.value)
+        if sentence:
+            kept = (outcome.rows or [])[: max(payload.fetch, _SHOWN_ROWS)]
+            raise StepFailed(
+                f"expected {text}, but {sentence}", error_type="expect", output={**result, "rows": kept}, rows=kept
+            )

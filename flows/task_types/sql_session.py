@@ -9,46 +9,60 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from blocks.connections import Connection
 
-__all__ = ["Session", "open_session", "said"]
+__all__ = ["Result", "Session", "open_session", "said"]
 
 _BATCH = 1_000
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 0.3
 """How much later than the server's own time-out the watcher acts, so that the server's clearer error comes first."""
 
-Columns = list[str]
 Stop = Literal["timeout", "cancelled"]
 
 
-class Session:
-    """A driver connection in autocommit mode. ``begin``/``commit``/``rollback`` are said by the caller."""
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One answer of the server: a result set (columns, rows as they come) or a number of changed rows."""
 
-    def __init__(self, driver: Any, connection: Connection, timeout: float) -> None:
+    columns: list[str] | None
+    rows: Iterator[Sequence[Any]]
+    changed: int = 0
+
+
+class Session:
+    """A driver connection in autocommit mode; transactions are begun and ended by the caller, in words."""
+
+    def __init__(self, driver: Any, connection: Connection, timeout: float, errors: type[Exception]) -> None:
         self.driver = driver
         self.connection = connection
         self.timeout = timeout
+        self.errors = errors
 
-    @property
-    def db_type(self) -> str:
-        """The dialect's name, as reported to people."""
-        return self.connection.dialect
+    def results(self, sql: str, values: Mapping[str, Any] | None, *, reads: bool) -> Iterator[Result]:
+        """Send one statement and give its results, each to be read before the next is asked for.
 
-    def run(self, sql: str, values: Mapping[str, Any] | None) -> tuple[Columns | None, Iterator[Sequence[Any]], Any]:
-        """Send one statement. Columns (None: no result set), its rows as they come, and the driver's cursor."""
+        ``reads`` says that rows are expected, so that a driver may fetch them in pieces.
+        """
         cursor = self.driver.cursor()
-        cursor.execute(sql) if values is None else cursor.execute(sql, values)
-        return _columns(cursor), _rows(cursor), cursor
+        try:
+            cursor.execute(sql) if values is None else cursor.execute(sql, values)
+            yield _result(cursor)
+        finally:
+            cursor.close()
 
-    def more(self, cursor: Any) -> bool:
-        """Go to the next result set of the same statement (a MySQL ``CALL``)."""
-        return False
+    def prepare(self) -> None:
+        """Autocommit on, and the server's own time-out set, where it has one."""
+        if hasattr(self.driver, "autocommit") and not callable(self.driver.autocommit):
+            self.driver.autocommit = True
 
     def begin(self, *, writes: bool) -> None:
+        """Begin a transaction; ``writes`` says whether it may change anything."""
         self.plain("BEGIN")
 
     def commit(self) -> None:
@@ -81,7 +95,7 @@ class Session:
 
         def look() -> None:
             while not done.wait(_POLL_SECONDS):
-                if not stopped and is_cancelled is not None and is_cancelled():
+                if not stopped and _asks(is_cancelled):
                     stopped.append("cancelled")
                 if not stopped and deadline is not None and time.monotonic() > deadline:
                     stopped.append("timeout")
@@ -101,19 +115,22 @@ class Session:
 
 
 class _PostgreSQL(Session):
-    def run(self, sql: str, values: Mapping[str, Any] | None) -> tuple[Columns | None, Iterator[Sequence[Any]], Any]:
+    def results(self, sql: str, values: Mapping[str, Any] | None, *, reads: bool) -> Iterator[Result]:
         import psycopg
 
-        cursor = self.driver.cursor()
-        size = _BATCH if psycopg.capabilities.has_stream_chunked() else 1
-        rows = cursor.stream(sql, values, size=size)
-        try:
+        with self.driver.cursor() as cursor:
+            if not reads:
+                cursor.execute(sql, values)
+                yield _result(cursor)
+                return
+            # execute() would hold the whole result in memory
+            rows = cursor.stream(sql, values, size=_BATCH if psycopg.capabilities.has_stream_chunked() else 1)
             first = next(rows, None)
-        except psycopg.ProgrammingError as error:
-            if error.sqlstate is not None or "didn't produce a result" not in str(error):
-                raise
-            return None, iter(()), cursor  # it was a command, and it has been carried out
-        return _columns(cursor) or [], _chain(first, rows), cursor
+            yield Result(_columns(cursor) or [], iter(()) if first is None else chain((first,), rows))
+
+    def prepare(self) -> None:
+        self.driver.autocommit = True
+        self.driver.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(self.timeout * 1000))])
 
     def stop(self) -> None:
         self.driver.cancel_safe(timeout=5)
@@ -123,30 +140,35 @@ class _PostgreSQL(Session):
 
 
 class _MySQL(Session):
-    def __init__(self, driver: Any, connection: Connection, timeout: float, again: Callable[[], Any]) -> None:
-        super().__init__(driver, connection, timeout)
-        self.again = again
-        self.thread = driver.thread_id()
+    again: Callable[[], Any]
+    """Opens a second connection to the same server."""
 
-    def run(self, sql: str, values: Mapping[str, Any] | None) -> tuple[Columns | None, Iterator[Sequence[Any]], Any]:
+    def results(self, sql: str, values: Mapping[str, Any] | None, *, reads: bool) -> Iterator[Result]:
         from pymysql.cursors import SSCursor
 
         cursor = self.driver.cursor(SSCursor)
-        cursor.execute(sql, values)
-        return _columns(cursor), _rows(cursor), cursor
+        try:
+            cursor.execute(sql, values)
+            yield _result(cursor)
+            while cursor.nextset():  # a CALL gives several
+                yield _result(cursor)
+        finally:
+            cursor.close()
 
-    def more(self, cursor: Any) -> bool:
-        return bool(cursor.nextset())
+    def prepare(self) -> None:
+        self.driver.autocommit(True)
+        with self.driver.cursor() as cursor:
+            if "mariadb" in self.driver.get_server_info().lower():
+                cursor.execute("SET SESSION max_statement_time = %s", [float(self.timeout)])
+            else:  # MySQL's own limit is for SELECT only; the watcher's KILL QUERY is for all
+                cursor.execute("SET SESSION max_execution_time = %s", [int(self.timeout * 1000)])
 
     def begin(self, *, writes: bool) -> None:
         self.plain("START TRANSACTION")
 
     def stop(self) -> None:
-        other = self.again()
-        try:
-            other.cursor().execute(f"KILL QUERY {int(self.thread)}")
-        finally:
-            other.close()
+        with self.again() as other:
+            other.cursor().execute(f"KILL QUERY {int(self.driver.thread_id())}")
 
     def timed_out(self, error: BaseException) -> bool:
         # 1969: MariaDB's max_statement_time, 3024: MySQL's max_execution_time
@@ -154,6 +176,9 @@ class _MySQL(Session):
 
 
 class _SQLite(Session):
+    def prepare(self) -> None:
+        """Nothing to set: autocommit is on, and the watcher interrupts."""
+
     def begin(self, *, writes: bool) -> None:
         # A reader that turns writer is refused at once when somebody wrote in between: take the lock first.
         self.plain("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -166,37 +191,23 @@ class _SQLite(Session):
 def open_session(connection: Connection, timeout: float) -> Iterator[Session]:
     """Open ``connection`` for statements that may each run ``timeout`` seconds (0: without end).
 
-    Raises ConnectionUnavailable when it cannot be opened.
+    Raises ConnectionUnavailable when it cannot be opened. What was not committed is undone at the end.
     """
-    with connection.engine() as engine, _closing(engine.raw_connection()) as raw:
+    with connection.engine() as engine, closing(engine.raw_connection()) as raw:
         driver: Any = raw.driver_connection
-        yield _prepare(driver, connection, timeout, lambda: engine.raw_connection().driver_connection)
+        kind = {"postgresql": _PostgreSQL, "mysql": _MySQL, "sqlite": _SQLite}.get(connection.dialect, Session)
+        session = kind(driver, connection, timeout, engine.dialect.loaded_dbapi.Error)
+        if isinstance(session, _MySQL):
+            session.again = lambda: closing(engine.raw_connection())
+        session.prepare()
+        yield session
 
 
-def _closing(raw: Any) -> AbstractContextManager[Any]:
-    from contextlib import closing
-
-    return closing(raw)
-
-
-def _prepare(driver: Any, connection: Connection, timeout: float, again: Callable[[], Any]) -> Session:
-    if connection.dialect == "postgresql":
-        driver.autocommit = True
-        driver.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(timeout * 1000))])
-        return _PostgreSQL(driver, connection, timeout)
-    if connection.dialect == "mysql":
-        driver.autocommit(True)
-        with driver.cursor() as cursor:
-            if "mariadb" in driver.get_server_info().lower():
-                cursor.execute("SET SESSION max_statement_time = %s", [float(timeout)])
-            else:  # MySQL's own limit is for SELECT only; the watcher's KILL QUERY is for all
-                cursor.execute("SET SESSION max_execution_time = %s", [int(timeout * 1000)])
-        return _MySQL(driver, connection, timeout, again)
-    if connection.dialect == "sqlite":
-        return _SQLite(driver, connection, timeout)
-    if hasattr(driver, "autocommit") and not callable(driver.autocommit):
-        driver.autocommit = True
-    return Session(driver, connection, timeout)
+def _asks(is_cancelled: Callable[[], bool] | None) -> bool:
+    try:
+        return is_cancelled is not None and is_cancelled()
+    except Exception:  # whoever cannot be asked has not cancelled; the watcher must live on for the time-out
+        return False
 
 
 def said(error: BaseException) -> str:
@@ -210,11 +221,18 @@ def said(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _columns(cursor: Any) -> Columns | None:
+def _result(cursor: Any) -> Result:
+    columns = _columns(cursor)
+    if columns is None:
+        return Result(None, iter(()), max(0, cursor.rowcount))
+    return Result(columns, _rows(cursor))
+
+
+def _columns(cursor: Any) -> list[str] | None:
     """Column names; a repeated one gets a number, so that a row as a dict loses nothing."""
     if not cursor.description:
         return None
-    names: Columns = []
+    names: list[str] = []
     for column in cursor.description:
         name, count = str(column[0]), 2
         while name in names:
@@ -224,11 +242,5 @@ def _columns(cursor: Any) -> Columns | None:
 
 
 def _rows(cursor: Any) -> Iterator[Sequence[Any]]:
-    while cursor.description and (batch := cursor.fetchmany(_BATCH)):
+    while batch := cursor.fetchmany(_BATCH):
         yield from batch
-
-
-def _chain(first: Sequence[Any] | None, rest: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    if first is not None:
-        yield first
-        yield from rest

@@ -1,0 +1,228 @@
+"""The body of the flow ``composite``: definition → check → plan, or walk with real steps. (spec 3)"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from composites.engine import execute
+from composites.load import find
+from composites.model import CompositeSpec
+from composites.plan import Plan, make_plan, plan_hash
+from composites.render import render_plan, to_mermaid
+from composites.resume import apply_set, decide_resume, select
+from composites.validate import Known, check
+from composites.walk import Overrides
+from taskcenter.clock import utc_now
+from taskcenter.errors import Refused, TaskCenterError, ValidationFailed
+from taskcenter.options import RunOptions
+from taskcenter.ports import Store
+from taskcenter.redaction import redact, redact_text
+from taskcenter.settings import Settings
+from taskcenter.status import RunStatus
+from taskcenter.task_types import registry
+
+from .reporter import TaskRunReporter
+from .session import Session, open_session
+from .steps import StepRunner
+
+__all__ = ["definition_of", "overrides_of", "run_composite", "run_spec"]
+
+
+def definition_of(store: Store, slug: str, settings: Settings) -> tuple[CompositeSpec, dict[str, Any]]:
+    """The graph and the task's own inputs: as saved, else from the catalogue and the project's files."""
+    task = store.find_task(slug)
+    if task is not None:
+        graph = store.find_graph(task.id)
+        if graph is None:
+            raise Refused(f"the task {slug!r} is not a composite: it has no graph")
+        return CompositeSpec.from_dict({**graph, "name": task.slug}), dict(task.payload)
+    return find(slug, settings.project / "composites").spec, {}
+
+
+def known_to(store: Store, settings: Settings) -> Known:
+    """What a check may ask about the world outside of one graph."""
+
+    def find_composite(ref: str) -> CompositeSpec | None:
+        try:
+            return definition_of(store, ref, settings)[0]
+        except TaskCenterError:
+            return None
+
+    return Known(
+        find_type=registry.find,
+        type_names=registry.keys,
+        find_task=lambda ref: store.find_task(ref) is not None,
+        find_composite=find_composite,
+        max_steps=settings.max_steps,
+    )
+
+
+def overrides_of(
+    spec: CompositeSpec, options: RunOptions, store: Store, settings: Settings
+) -> tuple[CompositeSpec, Overrides, list[str]]:
+    """The graph and the overrides of one run, and the sentences that explain what is reused."""
+    spec = apply_set(spec, options.set)
+    chosen = select(
+        spec,
+        only=options.only,
+        start_from=options.start_from,
+        downstream_of=options.downstream_of,
+        skip=options.skip,
+        hold=options.hold,
+        fail=options.fail,
+    )
+    if options.resume is None:
+        return spec, chosen, []
+    run = store.get_run(options.resume)
+    if run.task_slug != spec.name:
+        raise Refused(f"the run {run.id} is one of {run.task_slug!r}, not of {spec.name!r}: it cannot be resumed here")
+    rows = {row.step_key: row for row in store.list_steps(run.id) if "[" not in row.step_key}
+    outputs = {key: {"status": row.status.value, "execution": row.execution} for key, row in rows.items()}
+    earlier = _earlier(store, run.task_id, run.task_revision, spec)
+    resume = decide_resume(spec, outputs, mode=options.resume_mode, step=options.resume_step, earlier=earlier)
+    said = [f"{d.key}: {'reused' if d.reuse else 'runs'}, because {d.reason}" for d in resume.decisions]
+    mixed = Overrides(
+        skip=chosen.skip,
+        hold=chosen.hold,
+        fail=chosen.fail,
+        selected=resume.overrides.selected if resume.overrides.selected is not None else chosen.selected,
+        reused=resume.overrides.reused,
+    )
+    return spec, mixed, said
+
+
+def _earlier(store: Store, task_id: str | None, revision: int | None, spec: CompositeSpec) -> CompositeSpec | None:
+    """The definition that the earlier run had."""
+    if task_id is None or revision is None:
+        return None
+    for row in store.list_revisions(task_id):
+        if row["revision"] == revision and row.get("graph"):
+            return CompositeSpec.from_dict({**row["graph"], "name": spec.name})
+    return None
+
+
+async def run_composite(
+    task: str,
+    payload: dict[str, Any] | None,
+    dry_run: bool,
+    options: dict[str, Any] | None,
+    spec: CompositeSpec | None = None,
+) -> State[Any]:
+    """Run (or plan) the composite ``task``; the final Prefect state says how it ended."""
+    with open_session(task, "composite", dry_run=dry_run, options=options) as session:
+        try:
+            return await _run(session, task, payload, spec)
+        except TaskCenterError as error:
+            session.log(error.message, "error")
+            session.finish(RunStatus.FAILED, message=error.message.splitlines()[0], error=error.message)
+            return Failed(message=redact_text(error.message))
+
+
+async def _run(session: Session, slug: str, payload: dict[str, Any] | None, spec: CompositeSpec | None) -> State[Any]:
+    inputs: dict[str, Any] = {}
+    if spec is None:
+        spec, inputs = definition_of(session.store, slug, session.settings)
+    errors = check(spec, known_to(session.store, session.settings)).errors
+    if errors:
+        raise ValidationFailed(f"the composite {spec.name!r}", errors)
+    spec, overrides, said = overrides_of(spec, session.options, session.store, session.settings)
+    inputs = {**inputs, **(payload or {})}
+    revision = session.task.revision if session.task else None
+    _same_plan(session, spec, inputs, overrides, revision)
+    for line in said:
+        session.log(line)
+    if session.dry_run:
+        return await _plan(session, spec, inputs, overrides, revision)
+    return await run_spec(session, spec, inputs, overrides)
+
+
+def _same_plan(
+    session: Session, spec: CompositeSpec, inputs: Mapping[str, Any], overrides: Overrides, revision: int | None
+) -> None:
+    wanted = session.options.plan_hash
+    if wanted is None:
+        return
+    now = plan_hash(spec, inputs={**spec.inputs, **inputs}, revision=revision, overrides=overrides)
+    if now != wanted:
+        raise Refused(f"the plan {wanted} is not the plan of now ({now}): something changed since; plan again")
+    session.recorder.set_run(plan_hash=now)
+
+
+async def _plan(
+    session: Session, spec: CompositeSpec, inputs: dict[str, Any], overrides: Overrides, revision: int | None
+) -> State[Any]:
+    plan = make_plan(
+        spec,
+        find_type=registry.find,
+        inputs=inputs,
+        overrides=overrides,
+        task_id=session.run.task_id,
+        revision=revision,
+        has_connection=lambda name: _exists(session, name),
+    )
+    for line in render_plan(plan, "tree", spec).splitlines():
+        session.log(line)
+    await _artifact(plan, spec)
+    message = f"plan of {len(plan.steps)} steps, nothing was executed (hash {plan.hash})"
+    session.recorder.set_run(plan_hash=plan.hash)
+    session.finish(RunStatus.SUCCESS, message=message, result=plan.to_dict())
+    return Completed(message=message, data=redact(plan.to_dict()))
+
+
+def _exists(session: Session, name: str) -> bool:
+    try:
+        session.connection(name)
+    except TaskCenterError:
+        return False
+    return True
+
+
+async def _artifact(plan: Plan, spec: CompositeSpec) -> None:
+    """The plan as a Markdown artifact, so that Prefect's own page of the run shows it."""
+    from prefect.artifacts import acreate_markdown_artifact
+
+    text = redact_text(render_plan(plan, "tree", spec))
+    graph = to_mermaid(spec) if len(spec.steps) <= 200 else ""
+    body = f"```\n{text}\n```\n" + (f"\n```mermaid\n{graph}\n```\n" if graph else "")
+    await acreate_markdown_artifact(body[:200_000], key=None, description=f"Plan {plan.hash}")
+
+
+async def run_spec(
+    session: Session, spec: CompositeSpec, inputs: Mapping[str, Any], overrides: Overrides = Overrides()
+) -> State[Any]:
+    """Walk a checked composite with real steps, record it, and close the run."""
+    run = session.run
+    scope = {
+        "inputs": {**spec.inputs, **inputs},
+        "run": {"id": run.id, "slot": run.slot.isoformat() if run.slot else None, "attempt": run.attempt},
+        "task": {"slug": run.task_slug},
+        "env": {**os.environ, **(session.task.environment if session.task else {})},
+    }
+    async with TaskRunReporter(session.flow_run) as reporter:
+        work = StepRunner(session, spec, reporter, session.flow_run)
+        try:
+            result = await execute(
+                spec,
+                work,
+                session.recorder.step,
+                now=utc_now,
+                scope=scope,
+                overrides=overrides,
+                secret=session.secret,
+            )
+        finally:
+            work.close()
+    message = redact_text(result.ending.message)
+    if not result.ending.failed:
+        session.finish(RunStatus.SUCCESS, message=message, result=result.to_dict())
+        return Completed(message=message)
+    again = session.schedule_retry()
+    session.finish(RunStatus.FAILED, message=message, result=result.to_dict(), error=message)
+    if again:
+        session.log(again)
+    return Failed(message=message)

@@ -1,0 +1,79 @@
+"""Runs one step through Prefect's own task engine, with its states reported in batches.
+
+The step is a Prefect task in every respect that user code can see (task run context, retries, time-out, hooks,
+run names); left out are result persistence, caching and assets, which steps do not use, and the websocket event
+per state change (see :mod:`flows.running.reporter`). (Source: ``prefect.task_engine.AsyncTaskRunEngine`` of 3.8.)
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.states import Completed, Pending
+from prefect.task_engine import AsyncTaskRunEngine
+from prefect.tasks import Task
+
+from taskcenter.redaction import redact_text
+
+from .reporter import StepReport
+
+__all__ = ["run_task_in_flow"]
+
+
+class _Engine(AsyncTaskRunEngine[Any, Any]):
+    report: StepReport
+
+    async def set_state(self, state: State[Any], force: bool = False) -> State[Any]:
+        run = self.task_run
+        assert run is not None  # given at construction
+        state.message = redact_text(state.message) if state.message else state.message
+        run.state, run.state_type, run.state_name = state, state.type, state.name
+        if state.is_running():
+            run.run_count += 1
+        when = state.state_details.scheduled_time
+        name = state.name or state.type.value.capitalize()
+        self.report.set(state.type.value, name, state.message or "", when.isoformat() if when else None)
+        return state
+
+    async def succeed(self, result: Any) -> None:
+        await self.set_state(Completed())
+        self._return_value = result
+
+    def log_finished_message(self) -> None:
+        """Said once by our own record, as the step's transition."""
+
+
+async def run_task_in_flow(
+    task: Task[Any, Any], parameters: dict[str, Any], report: StepReport, flow_run: FlowRun
+) -> Any:
+    """Execute an asynchronous Prefect task as the task run of ``report``; returns its value or raises its error."""
+    first: State[Any] = Pending()
+    run = TaskRun.model_construct(
+        id=report.id,
+        name=report.key,
+        flow_run_id=flow_run.id,
+        task_key=report.kind,
+        dynamic_key=report.key,
+        state=first,
+        state_type=first.type,
+        state_name=first.name,
+        tags=[],
+        task_inputs={},
+        run_count=0,
+        flow_run_run_count=flow_run.run_count,
+        labels={},
+        start_time=None,
+        end_time=None,
+        total_run_time=timedelta(0),
+        estimated_run_time=timedelta(0),
+    )
+    engine = _Engine(task=task, parameters=parameters, task_run=run)
+    engine.report = report
+    async with engine.start():
+        while engine.is_running():
+            await engine.wait_until_ready()
+            async with engine.run_context():
+                await engine.succeed(await task.fn(**parameters))
+    return await engine.result()

@@ -1,0 +1,298 @@
+"""One flow run as Task Center sees it: its facts, its task, its record and its log. (spec 0.4, 5.1, 6.2)"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+
+from blocks.connections import Connection, resolve
+from blocks.prefect_blocks import find_block
+from taskcenter import events
+from taskcenter.clock import utc_now
+from taskcenter.context import RunContext
+from taskcenter.errors import Refused, TaskCenterError
+from taskcenter.models import AuditEntry, Run, Task
+from taskcenter.options import RunOptions
+from taskcenter.ports import Store
+from taskcenter.redaction import redact_text
+from taskcenter.scheduling.retry import decide_retry
+from taskcenter.settings import Settings
+from taskcenter.status import Origin, RunPhase, RunStatus
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.mapping import facts_from_tags, tags_for
+from taskcenter_adapter.recorder import Recorder
+from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
+from taskcenter_adapter.store import open_store
+
+__all__ = ["Session", "open_session"]
+
+_LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
+
+
+@dataclass
+class Session:
+    """What the body of a flow works with."""
+
+    settings: Settings
+    store: Store
+    flow_run: FlowRun
+    recorder: Recorder
+    task: Task | None
+    options: RunOptions
+    dry_run: bool
+    logger: logging.Logger
+    temp_dir: Path
+
+    @property
+    def run(self) -> Run:
+        return self.recorder.run
+
+    def context(self, step_key: str | None = None, is_cancelled: Callable[[], bool] | None = None) -> RunContext:
+        """What a task type is handed."""
+
+        def on_output(line: str, stream: str) -> None:
+            self.recorder.log("info", line, step_key=step_key, stream=stream)
+
+        def on_progress(percent: float, message: str) -> None:
+            self.recorder.log("info", f"{percent:.0f} % {message}".rstrip(), step_key=step_key, stream="progress")
+
+        return RunContext(
+            run_id=self.run.id,
+            task=self.run.task_slug,
+            step_key=step_key,
+            attempt=self.run.attempt,
+            origin=self.run.origin,
+            slot=self.run.slot,
+            dry_run=self.dry_run,
+            env={**os.environ, **(self.task.environment if self.task else {})},
+            logger=_logger(self.recorder, self.logger, step_key),
+            data_dir=self.settings.home,
+            temp_dir=self.temp_dir,
+            resolve_connection=self.connection,
+            resolve_secret=self.secret,
+            on_progress=on_progress,
+            on_output=on_output,
+            is_cancelled=is_cancelled,
+        )
+
+    def connection(self, name: str) -> Connection:
+        return resolve(name, lookup=find_block, home=self.settings.home)
+
+    def secret(self, name: str) -> str:
+        """The value of a Prefect Secret block, only in this process."""
+        from prefect.blocks.system import Secret
+
+        try:
+            block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+        except ValueError:
+            raise Refused(f"there is no secret {name!r}: save a Prefect Secret block of that name", name=name) from None
+        return str(block.get())
+
+    def log(self, message: str, level: Any = "info") -> None:
+        """One line into our run log and into Prefect's."""
+        self.recorder.log(level, message)
+        forward(self.logger, level, message)
+
+    def finish(
+        self, status: RunStatus, *, message: str, result: Any = None, error: str | None = None,
+        phase: RunPhase | None = None,
+    ) -> None:  # fmt: skip
+        """Close the run's row with its audit entry and its event."""
+        now = utc_now()
+        run = self.recorder.run
+        took = round((now - run.started_at).total_seconds() * 1000) if run.started_at else None
+        values = {"status": status, "phase": phase, "finished_at": now, "duration_ms": took}
+        done = run.model_copy(update={**values, "error": redact_text(error) if error else None})
+        self.recorder.set_run(
+            **values,
+            message=message,
+            result=result,
+            error=error,
+            event=events.run_finished(done, now),
+            audit=AuditEntry(
+                event_type="manual_run_finished" if run.origin is Origin.MANUAL else "run_finished",
+                task_id=run.task_id,
+                run_id=run.id,
+                actor="system",
+                object=f"run {run.id}",
+                result="ok" if status is RunStatus.SUCCESS else "failed",
+                message=redact_text(message),
+                metadata={"status": status.value, "attempt": run.attempt, "durationMs": took},
+                created_at=now,
+            ),
+        )
+
+    def schedule_retry(self) -> str | None:
+        """When the run failed and its policy has a try left: the next attempt, as Prefect's AwaitingRetry.
+
+        Returns the sentence that says so. The idempotency key is made of root and attempt, so that nothing can
+        make the same attempt twice.
+        """
+        run, task = self.run, self.task
+        if task is None or self.flow_run.deployment_id is None:
+            return None
+        trigger = next((t for t in task.triggers if t.id == run.trigger_id), None)
+        policy = trigger.retry_policy if trigger is not None else task.retry_policy
+        decision = decide_retry(policy, run.attempt, utc_now())
+        if not decision.again or decision.due is None:
+            return None
+        root = run.root_run_id or run.id
+        with Gateway(prefect_api_url(self.settings)) as gateway:
+            gateway.create_run(
+                str(self.flow_run.deployment_id),
+                parameters=self.flow_run.parameters,
+                tags=tags_for(
+                    Origin.SCHEDULER_RETRY, attempt=run.attempt + 1, root=root, total=1 + policy.max_attempts
+                ),
+                name=f"{run.task_slug}-try-{run.attempt + 1}",
+                at=decision.due,
+                retry=True,
+                idempotency_key=f"retry {root} {run.attempt + 1}",
+            )
+        return decision.reason
+
+
+def forward(logger: logging.Logger, level: str, message: str) -> None:
+    """Into Prefect's log of the run, redacted; marked so that our own handler does not take it back."""
+    logger.log(getattr(logging, level.upper()), redact_text(message), extra={"taskcenter": True})
+
+
+class _ToRecord(logging.Handler):
+    """Log records of the run into our table. ``forward_to``: also into Prefect's own log of the run."""
+
+    def __init__(self, recorder: Recorder, step_key: str | None, stream: str, forward_to: Any = None) -> None:
+        super().__init__()
+        self._recorder, self._step, self._stream, self._forward = recorder, step_key, stream, forward_to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "taskcenter", False):
+            return
+        if self._stream == "prefect" and getattr(record, "flow_run_id", "") != self._recorder.run.id:
+            return  # a nested composite runs in this process too and has a record of its own
+        text = record.getMessage()
+        if record.exc_info:
+            text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+        level: Any = _LEVELS.get(record.levelno, "error" if record.levelno > logging.WARNING else "debug")
+        self._recorder.log(level, text, step_key=self._step, stream=self._stream)
+        if self._forward is not None:
+            forward(self._forward, level, f"[{self._step}] {text}" if self._step else text)
+
+
+class _Redacting(logging.Filter):
+    """What Prefect's own loggers say of a run (errors with tracebacks) is redacted before it leaves the process."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.exc_info:
+            if not isinstance(record.exc_info[1], TaskCenterError):  # those are sentences already
+                text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
+            record.exc_info = None
+            record.exc_text = None
+        record.msg, record.args = redact_text(text), ()
+        return True
+
+
+_REDACTING = _Redacting()
+
+
+def _logger(recorder: Recorder, prefect_logger: Any, step_key: str | None) -> logging.Logger:
+    """A logger of its own for one step: not registered, so that a thousand of them leave nothing behind."""
+    logger = logging.Logger(f"taskcenter.run.{step_key or 'task'}", logging.DEBUG)
+    logger.addHandler(_ToRecord(recorder, step_key, "log", prefect_logger))
+    return logger
+
+
+def _first_row(flow_run: FlowRun, task: Task | None, slug: str, kind: str, known: Run | None, dry_run: bool) -> Run:
+    """The run's row at its start: what the service wrote when it asked for it, or what Prefect's run says of itself."""
+    facts = facts_from_tags(flow_run.tags)
+    now = utc_now()
+    if known is not None:
+        base = known
+    else:
+        origin = facts.get("origin") or ("scheduler" if flow_run.auto_scheduled else "prefect")
+        base = Run(
+            id=str(flow_run.id),
+            task_slug=slug,
+            task_type=kind,
+            origin=Origin(origin),
+            attempt=int(facts.get("attempt", 1)),
+            total_attempts=int(facts.get("attempts", 1)),
+            root_run_id=facts.get("root") or str(flow_run.id),
+            resumed_from=facts.get("resumed"),
+            created_at=flow_run.created or now,
+            slot=flow_run.expected_start_time,
+        )
+    trigger = (flow_run.parameters or {}).get("trigger_id")
+    return base.model_copy(
+        update={
+            "task_id": task.id if task else base.task_id,
+            "task_revision": task.revision if task else None,
+            "task_type": kind,
+            "trigger_id": trigger or base.trigger_id,
+            "dry_run": dry_run,
+            "name": flow_run.name,
+            "slot": base.slot or flow_run.expected_start_time,
+            "status": RunStatus.RUNNING,
+            "phase": None,
+            "started_at": base.started_at or now,
+            "prefect_state": "Running",
+        }
+    )
+
+
+@contextlib.contextmanager
+def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any] | None) -> Iterator[Session]:
+    """Everything the body of a flow needs, and the end of its record however the body ends."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        raise Refused("this runs inside a Prefect flow only")
+    flow_run = context.flow_run
+    settings = Settings.from_env()
+    chosen = RunOptions.model_validate(options or {})
+    store = open_store(database_url(settings))
+    prefect_logger: Any = get_run_logger()
+    own = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    recorder: Recorder | None = None
+    handler: logging.Handler | None = None
+    try:
+        task = store.find_task(slug)
+        known = store.find_run(str(flow_run.id))
+        row = _first_row(flow_run, task, task.slug if task else slug, kind, known, dry_run)
+        first_line = store.next_log_sequence(row.id) if known else 0
+        recorder = Recorder(store, row, spool=spool_folder(settings.home), now=utc_now, first_line=first_line)
+        recorder.set_run(
+            event=events.run_started(row, utc_now()),
+            audit=AuditEntry(
+                event_type="run_started",
+                task_id=row.task_id,
+                run_id=row.id,
+                actor="scheduler" if row.origin in (Origin.SCHEDULER, Origin.SCHEDULER_RETRY) else "system",
+                channel="prefect" if row.origin is Origin.PREFECT else "system",
+                object=f"run {row.id}",
+                metadata={"origin": row.origin.value, "attempt": row.attempt, "steps": chosen.overridden_steps()},
+                created_at=utc_now(),
+            ),
+        )
+        handler = _ToRecord(recorder, None, "prefect")
+        for logger in own:
+            logger.addFilter(_REDACTING)
+            logger.addHandler(handler)
+        with tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp:
+            yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp))
+    finally:
+        for logger in own:
+            if handler is not None:
+                logger.removeHandler(handler)
+        if recorder is not None:
+            recorder.close()
+        store.close()

@@ -1,0 +1,235 @@
+"""The only door to Prefect's REST API: plain calls over httpx, errors as sentences. (spec 0.3)
+
+The API itself and not Prefect's client: importing that costs about a second, which every command would pay.
+Answers are the API's own JSON objects. (Source: the OpenAPI document of Prefect 3.8.)
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from taskcenter.errors import NotFound, Refused, ServerAway
+
+__all__ = ["Gateway"]
+
+_PAGE = 200
+Json = dict[str, Any]
+
+
+class Gateway:
+    """Calls to one Prefect server. ``tries`` repeats a call that did not reach it, with a growing pause."""
+
+    def __init__(self, api_url: str, *, timeout: float = 20.0, tries: int = 3) -> None:
+        self.api_url = api_url.rstrip("/")
+        self._tries = tries
+        self._flows: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._client = httpx.Client(base_url=self.api_url, timeout=timeout, trust_env=False)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Gateway:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        for attempt in range(1, self._tries + 1):
+            try:
+                answer = self._client.request(method, path, json=body)
+            except httpx.TransportError as error:
+                if attempt < self._tries:
+                    time.sleep(0.2 * 2**attempt)
+                    continue
+                raise ServerAway(
+                    f"the Prefect server at {self.api_url} does not answer ({type(error).__name__}). "
+                    "Start one with: taskcenter up"
+                ) from None
+            if answer.status_code in (429, 503) and attempt < self._tries:
+                time.sleep(0.2 * 2**attempt)
+                continue
+            return self._read(answer, method, path)
+        raise AssertionError("every path of the loop returns or raises")
+
+    def _read(self, answer: httpx.Response, method: str, path: str) -> Any:
+        if answer.status_code == 404:
+            raise NotFound(f"Prefect does not know {path}", path=path)
+        if answer.status_code in (429, 503):
+            raise ServerAway(f"the Prefect server at {self.api_url} is too busy ({answer.status_code})")
+        if answer.status_code >= 400:
+            raise Refused(f"Prefect refused {method} {path} ({answer.status_code}): {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def _pages(self, path: str, body: Mapping[str, Any]) -> Iterator[Json]:
+        offset = 0
+        while True:
+            page = self._call("POST", path, {**body, "limit": _PAGE, "offset": offset})
+            yield from page
+            if len(page) < _PAGE:
+                return
+            offset += _PAGE
+
+    # server and pools --------------------------------------------------------------------------------
+
+    def version(self) -> str:
+        return str(self._call("GET", "/admin/version"))
+
+    def ensure_pool(self, name: str, kind: str = "process") -> bool:
+        """Make the work pool if it is not there; True when it was made."""
+        try:
+            self._call("GET", f"/work_pools/{name}")
+        except NotFound:
+            self._call("POST", "/work_pools/", {"name": name, "type": kind, "base_job_template": {}})
+            return True
+        return False
+
+    def workers_online(self, pool: str) -> int:
+        try:
+            found = self._call("POST", f"/work_pools/{pool}/workers/filter", {"limit": _PAGE})
+        except NotFound:
+            return 0
+        return sum(worker.get("status") == "ONLINE" for worker in found)
+
+    # deployments -------------------------------------------------------------------------------------
+
+    def flow_id(self, name: str) -> str:
+        """The id of the flow ``name``, made when it is not there."""
+        with self._lock:
+            if name not in self._flows:
+                self._flows[name] = str(self._call("POST", "/flows/", {"name": name})["id"])
+            return self._flows[name]
+
+    def find_deployment(self, name: str) -> Json | None:
+        """By ``flow/deployment``."""
+        try:
+            found: Json = self._call("GET", f"/deployments/name/{name}")
+        except NotFound:
+            return None
+        return found
+
+    def list_deployments(self, tag: str) -> list[Json]:
+        return list(self._pages("/deployments/filter", {"deployments": {"tags": {"all_": [tag]}}}))
+
+    def put_deployment(self, body: Mapping[str, Any]) -> Json:
+        """Create, or replace the one of the same flow and name with its schedules."""
+        made: Json = self._call("POST", "/deployments/", dict(body))
+        return made
+
+    def deployments_with_flow(self, tag: str) -> list[Json]:
+        """As ``list_deployments``, each with the name of its flow under ``flow_name``."""
+        deployments = self.list_deployments(tag)
+        ids = sorted({str(d["flow_id"]) for d in deployments})
+        names: dict[str, str] = {}
+        for at in range(0, len(ids), _PAGE):
+            which = {"flows": {"id": {"any_": ids[at : at + _PAGE]}}}
+            names.update({str(flow["id"]): flow["name"] for flow in self._pages("/flows/filter", which)})
+        return [{**d, "flow_name": names[str(d["flow_id"])]} for d in deployments]
+
+    def update_deployment(self, deployment_id: str, fields: Mapping[str, Any]) -> None:
+        """Change fields of a deployment; its schedules stay as they are."""
+        self._call("PATCH", f"/deployments/{deployment_id}", dict(fields))
+
+    def delete_deployment(self, deployment_id: str) -> None:
+        self._call("DELETE", f"/deployments/{deployment_id}")
+
+    def put_schedules(self, deployment_id: str, have: Sequence[Json], want: Sequence[Mapping[str, Any]]) -> None:
+        """Make the schedules of a deployment those of ``want``, by slug; unchanged ones are left alone."""
+        by_slug = {schedule.get("slug"): schedule for schedule in have}
+        wanted = {schedule["slug"] for schedule in want}
+        for slug, schedule in by_slug.items():
+            if slug not in wanted:
+                self._call("DELETE", f"/deployments/{deployment_id}/schedules/{schedule['id']}")
+        new = [dict(schedule) for schedule in want if schedule["slug"] not in by_slug]
+        if new:
+            self._call("POST", f"/deployments/{deployment_id}/schedules", new)
+        for schedule in want:
+            old = by_slug.get(schedule["slug"])
+            if old is not None:
+                self._call("PATCH", f"/deployments/{deployment_id}/schedules/{old['id']}", dict(schedule))
+
+    # flow runs ---------------------------------------------------------------------------------------
+
+    def create_run(
+        self,
+        deployment_id: str,
+        *,
+        parameters: Mapping[str, Any],
+        tags: Sequence[str],
+        name: str | None = None,
+        at: datetime | None = None,
+        retry: bool = False,
+        idempotency_key: str | None = None,
+        job_variables: Mapping[str, Any] | None = None,
+    ) -> Json:
+        """A flow run of a deployment, now or ``at`` a time (``retry``: as Prefect's AwaitingRetry).
+
+        With an idempotency key that was used before, Prefect gives the run of that time.
+        """
+        body: Json = {"parameters": dict(parameters), "tags": list(tags), "job_variables": dict(job_variables or {})}
+        if name:
+            body["name"] = name
+        if idempotency_key:
+            body["idempotency_key"] = idempotency_key
+        if at is not None:
+            details = {"scheduled_time": at.isoformat()}
+            state = "AwaitingRetry" if retry else "Scheduled"
+            body["state"] = {"type": "SCHEDULED", "name": state, "state_details": details}
+        made: Json = self._call("POST", f"/deployments/{deployment_id}/create_flow_run", body)
+        return made
+
+    def find_run(self, run_id: str) -> Json | None:
+        try:
+            found: Json = self._call("GET", f"/flow_runs/{run_id}")
+        except NotFound:
+            return None
+        return found
+
+    def runs_by_id(self, ids: Sequence[str]) -> dict[str, Json]:
+        found: dict[str, Json] = {}
+        for at in range(0, len(ids), _PAGE):
+            part = list(ids[at : at + _PAGE])
+            rows: list[Json] = self._call(
+                "POST", "/flow_runs/filter", {"flow_runs": {"id": {"any_": part}}, "limit": _PAGE}
+            )
+            found.update({row["id"]: row for row in rows})
+        return found
+
+    def runs_since(self, since: datetime, deployment_ids: Sequence[str]) -> Iterator[Json]:
+        """Runs of these deployments that started, ended or should have started since then, in any state."""
+        seen: set[str] = set()
+        for field in ("start_time", "end_time", "expected_start_time"):
+            for at in range(0, len(deployment_ids), _PAGE):
+                which: Json = {
+                    field: {"after_": since.isoformat()},
+                    "deployment_id": {"any_": list(deployment_ids[at : at + _PAGE])},
+                }
+                for row in self._pages("/flow_runs/filter", {"flow_runs": which, "sort": "ID_DESC"}):
+                    if row["id"] not in seen:
+                        seen.add(row["id"])
+                        yield row
+
+    def task_runs(self, flow_run_id: str) -> list[Json]:
+        which = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "ID_DESC"}
+        return list(self._pages("/task_runs/filter", which))
+
+    def set_run_state(self, run_id: str, kind: str, name: str | None = None, message: str = "") -> None:
+        state = {"type": kind, "name": name or kind.capitalize(), "message": message}
+        self._call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+    # blocks ------------------------------------------------------------------------------------------
+
+    def block_names(self, block_type: str) -> list[str]:
+        """Names of the saved blocks of a type; none when the type is not registered."""
+        try:
+            found = self._call("GET", f"/block_types/slug/{block_type}/block_documents")
+        except NotFound:
+            return []
+        return sorted(str(document["name"]) for document in found)

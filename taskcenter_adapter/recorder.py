@@ -1,0 +1,272 @@
+"""Writes what a run does into our tables, from the run's own process. (spec 6.2, 6.3)
+
+Changes are redacted, gathered for a moment and written by one thread in one transaction each time: rows, log
+lines, audit and events together. The work never waits for the database; when that is away the changes are
+kept, and at the end of the run spooled to a file that the service replays (rows are upserts and ids are made
+here, so replaying twice changes nothing).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from composites.engine import StepChange
+from taskcenter import events
+from taskcenter.errors import TaskCenterError
+from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun
+from taskcenter.ports import Changes, Store
+from taskcenter.redaction import redact, redact_text
+from taskcenter.status import TERMINAL_STEP, StepStatus
+
+__all__ = ["Recorder", "replay_spool", "step_row"]
+
+Level = Literal["debug", "info", "warning", "error"]
+_LOG = logging.getLogger("taskcenter.recorder")
+_EVERY = 0.05
+"""Seconds that changes are gathered before they are written."""
+_PATIENCE = 10.0
+"""Seconds that the end of a run waits for an absent database before it spools."""
+
+
+def step_row(run_id: str, change: StepChange) -> StepRun:
+    """The row of one step after one transition, redacted."""
+    return StepRun.model_construct(
+        run_id=run_id,
+        step_key=change.key,
+        name=change.step.name or change.key,
+        task_type=change.step.task_type or f"task {change.step.referenced_task_id}",
+        position=change.step.position,
+        wave=change.wave,
+        status=change.status,
+        attempts=change.attempts,
+        started_at=change.started_at,
+        finished_at=change.at if change.status in TERMINAL_STEP else None,
+        duration_ms=change.duration_ms,
+        execution=redact(change.execution),
+        error=redact_text(change.error) if change.error else None,
+        error_type=change.error_type,
+        reason=str(change.reason) if change.reason else None,
+        reused=change.reused,
+        prefect_task_run_id=change.task_run_id,
+    )
+
+
+def _sentence(row: StepRun) -> tuple[Level, str]:
+    """Level and text of the log line that a transition is."""
+    took = f" in {row.duration_ms} ms" if row.duration_ms is not None else ""
+    match row.status:
+        case StepStatus.RUNNING:
+            return "info", f"step {row.step_key} started ({row.task_type}, wave {row.wave + 1})"
+        case StepStatus.SUCCESS if row.reused:
+            return "info", f"step {row.step_key}: the result of the earlier run is reused"
+        case StepStatus.SUCCESS:
+            return "info", f"step {row.step_key} succeeded{took}"
+        case StepStatus.SKIPPED:
+            return "info", f"step {row.step_key} skipped: {row.reason or 'no reason given'}"
+        case _:
+            return "error", f"step {row.step_key} failed{took}: {row.error or row.error_type or 'no message'}"
+
+
+class Recorder:
+    """Keeps the record of one run. Thread-safe; every method returns at once but ``flush`` and ``close``."""
+
+    def __init__(
+        self, store: Store, run: Run, *, spool: Path, now: Callable[[], datetime], first_line: int = 0
+    ) -> None:
+        self.run = run
+        self._store, self._spool, self._now = store, spool, now
+        self._sequence = first_line
+        self._wake = threading.Condition()
+        self._runs: dict[str, Run] = {}
+        self._steps: dict[str, StepRun] = {}
+        self._logs: list[LogLine] = []
+        self._audit: list[AuditEntry] = []
+        self._events: list[OutboxEvent] = []
+        self._closing = False
+        self._written = 0
+        self._asked = 0
+        self._failing_since: float | None = None
+        self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
+        self._thread.start()
+
+    # taking ------------------------------------------------------------------------------------------
+
+    def set_run(self, *, audit: AuditEntry | None = None, event: OutboxEvent | None = None, **values: Any) -> Run:
+        """Change fields of the run's row; texts and results are redacted."""
+        for name in ("message", "error"):
+            if values.get(name):
+                values[name] = redact_text(values[name])
+        if "result" in values:
+            values["result"] = redact(values["result"])
+        with self._wake:
+            self.run = self.run.model_copy(update=values)
+            self._runs[self.run.id] = self.run
+            if audit is not None:
+                self._audit.append(audit)
+            if event is not None:
+                self._events.append(event)
+            self._touch()
+        return self.run
+
+    def step(self, change: StepChange) -> None:
+        """One transition: the row, its log line, and an event when it is final."""
+        row = step_row(self.run.id, change)
+        level, text = _sentence(row)
+        with self._wake:
+            self._steps[row.step_key] = row
+            self._line(change.at, level, text, row.step_key, "step", None)
+            if row.status in TERMINAL_STEP:
+                self._events.append(events.step_changed(row, change.at))
+            self._touch()
+
+    def log(
+        self,
+        level: Level,
+        message: str,
+        *,
+        step_key: str | None = None,
+        stream: str = "log",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """One line into the run log, redacted."""
+        text = redact_text(message)
+        with self._wake:
+            self._line(self._now(), level, text, step_key, stream, redact(dict(metadata)) if metadata else None)
+            self._touch()
+
+    def _line(
+        self, at: datetime, level: Level, text: str, step: str | None, stream: str, metadata: dict[str, Any] | None
+    ) -> None:
+        line = LogLine.model_construct(
+            run_id=self.run.id,
+            sequence=self._sequence,
+            time=at,
+            level=level,
+            message=text,
+            step_key=step,
+            stream=stream,
+            metadata=metadata,
+        )
+        self._sequence += 1
+        self._logs.append(line)
+
+    def _touch(self) -> None:
+        self._asked += 1
+        if self._asked == self._written + 1:
+            self._wake.notify()
+
+    # writing -----------------------------------------------------------------------------------------
+
+    def _take(self) -> tuple[Changes, int]:
+        changes = Changes(
+            runs=tuple(self._runs.values()),
+            steps=tuple(self._steps.values()),
+            logs=tuple(self._logs),
+            audit=tuple(self._audit),
+            events=tuple(self._events),
+        )
+        self._runs, self._steps = {}, {}
+        self._logs, self._audit, self._events = [], [], []
+        return changes, self._asked
+
+    def _loop(self) -> None:
+        kept = Changes()
+        asked = 0
+        while True:
+            with self._wake:
+                while self._asked == self._written and not self._closing:
+                    self._wake.wait()
+                if self._closing and self._asked == self._written:
+                    return
+                if not self._closing:
+                    self._wake.wait(_EVERY)
+                fresh, asked = self._take()
+            kept = _merged(kept, fresh)
+            if self._write(kept):
+                kept = Changes()
+                with self._wake:
+                    self._written = asked
+                    self._wake.notify_all()
+            elif self._closing and time.monotonic() - (self._failing_since or 0) > _PATIENCE:
+                _spool(self._spool, self.run.id, kept)
+                with self._wake:
+                    self._written = self._asked
+                    self._wake.notify_all()
+                return
+            else:
+                time.sleep(0.5)
+
+    def _write(self, changes: Changes) -> bool:
+        try:
+            self._store.record(changes)
+        except TaskCenterError as error:
+            if self._failing_since is None:
+                self._failing_since = time.monotonic()
+                _LOG.warning("the record cannot be written now and is kept: %s", error.message)
+            return False
+        self._failing_since = None
+        return True
+
+    def flush(self, timeout: float = 30.0) -> bool:
+        """Wait until all that was taken so far is written (or the time is up)."""
+        with self._wake:
+            target = self._asked
+            self._wake.notify_all()
+            return self._wake.wait_for(lambda: self._written >= target, timeout)
+
+    def close(self) -> None:
+        """Write or spool everything, then end."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join(_PATIENCE + 30)
+
+
+def _merged(old: Changes, new: Changes) -> Changes:
+    if not old:
+        return new
+    return Changes(
+        runs=tuple({**{r.id: r for r in old.runs}, **{r.id: r for r in new.runs}}.values()),
+        steps=tuple({**{s.step_key: s for s in old.steps}, **{s.step_key: s for s in new.steps}}.values()),
+        logs=(*old.logs, *new.logs),
+        audit=(*old.audit, *new.audit),
+        events=(*old.events, *new.events),
+    )
+
+
+_KINDS: dict[str, type[Model]] = {
+    "runs": Run,
+    "steps": StepRun,
+    "logs": LogLine,
+    "audit": AuditEntry,
+    "events": OutboxEvent,
+}
+
+
+def _spool(folder: Path, run_id: str, changes: Changes) -> None:
+    """Keep what could not be written in a file of its own, complete before it gets its name."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = {kind: [row.model_dump(mode="json") for row in getattr(changes, kind)] for kind in _KINDS}
+    half = folder / f".{run_id}-{os.getpid()}"
+    half.write_text(json.dumps(data), encoding="utf-8")
+    half.rename(folder / f"{time.time_ns()}-{run_id}.json")
+
+
+def replay_spool(store: Store, folder: Path) -> int:
+    """Write spooled changes, oldest first; how many files. One that is written is removed."""
+    count = 0
+    for file in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        data = json.loads(file.read_text(encoding="utf-8"))
+        rows: dict[str, Any] = {name: [kind.model_validate(row) for row in data[name]] for name, kind in _KINDS.items()}
+        store.record(Changes(**rows))
+        file.unlink()
+        count += 1
+    return count
