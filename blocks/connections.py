@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     import sqlalchemy
     from sqlalchemy.engine import URL, Engine
 
-__all__ = ["BLOCK_TYPE", "Connection", "block_name", "find_local", "missing", "parse_url", "resolve", "variable_name"]
+__all__ = [
+    "BLOCK_TYPE",
+    "Connection",
+    "block_name",
+    "find_local",
+    "known_dialect",
+    "missing",
+    "parse_url",
+    "resolve",
+    "variable_name",
+]
 
 BLOCK_TYPE = "taskcenter-database"
 """The slug of the Prefect block type that holds a connection."""
@@ -251,6 +261,20 @@ def find_local(name: str, *, env: Mapping[str, str] | None = None, home: Path | 
         except OSError as error:
             raise SetupError(f"the sample database cannot be written: {error}") from error
     return None
+
+
+def known_dialect(name: str, env: Mapping[str, str] | None = None) -> str | None:
+    """The dialect of ``name`` where that is known without opening, building or asking anything; else None."""
+    from .sample import NAMES
+
+    env = os.environ if env is None else env
+    url = env.get(variable_name(name))
+    if url:
+        try:
+            return parse_url(name, url).dialect
+        except ConnectionUnavailable:
+            return None
+    return "sqlite" if block_name(name) in NAMES else None
 
 
 def missing(name: str, *, blocks: bool) -> ConnectionUnavailable:

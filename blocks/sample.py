@@ -24,7 +24,7 @@ NAMES = ("sample", "shop", "warehouse")
 
 CUSTOMERS, ORDERS = 5_000, 30_000
 SEED = 20_260_101
-_FIRST_DAY = date(2025, 1, 1)
+_FIRST_DAY = date(2024, 1, 1)  # two years, all of them past
 _COUNTRIES = ("DE", "FR", "GB", "IT", "NL", "PL", "SE", "US")
 _FIRST = ("Ada", "Ben", "Cora", "Dan", "Eva", "Finn", "Grace", "Hugo", "Ida", "Jan", "Kim", "Lena", "Max", "Nora")
 _LAST = ("Adler", "Berg", "Costa", "Dubois", "Eriksen", "Fischer", "Gallo", "Hall", "Ito", "Jansen", "Klein", "Lopez")

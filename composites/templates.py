@@ -20,7 +20,7 @@ from taskcenter.errors import MappingError
 
 from .expressions import UNKNOWN
 
-__all__ = ["ENVELOPE", "Placeholder", "Template", "has_template", "parse", "placeholders", "render"]
+__all__ = ["ENVELOPE", "Placeholder", "Template", "has_template", "parse", "placeholders", "render", "texts"]
 
 ENVELOPE = ("status", "execution", "durationMs", "error", "errorType", "reason")
 """Keys of a step's output; any other first key of a path is looked up inside ``execution``."""
@@ -173,17 +173,23 @@ def _literal(text: str, at: int) -> tuple[Any, int]:
 
 def placeholders(value: Any, path: str = "") -> Iterator[tuple[str, Placeholder]]:
     """Every placeholder in ``value`` with the path of the string it stands in; raises as ``parse`` does."""
+    for where, text in texts(value, path):
+        for part in parse(text).parts:
+            if isinstance(part, Placeholder):
+                yield where, part
+
+
+def texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every string in ``value`` that holds a template, with its path."""
     if isinstance(value, str):
         if "{{" in value:
-            for part in parse(value).parts:
-                if isinstance(part, Placeholder):
-                    yield path, part
-    elif isinstance(value, Mapping):
+            yield path, value
+    elif isinstance(value, (dict, Mapping)):
         for key, item in value.items():
-            yield from placeholders(item, f"{path}.{key}" if path else str(key))
+            yield from texts(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from placeholders(item, f"{path}[{index}]")
+            yield from texts(item, f"{path}[{index}]")
 
 
 def render(value: Any, scope: Mapping[str, Any], secret: Callable[[str], str] | None = None) -> Any:

@@ -314,35 +314,32 @@ def _check_templates(
             if _is_too_deep(value) or not templates.has_template(value):
                 continue
             place = f"{_place(index, step)}.{name}"
-            try:
-                found = list(templates.placeholders(value))
-            except MappingError as error:
-                add(Problem("template_syntax", place, error.message))
-                continue
-            for where, placeholder in found:
-                path = f"{place}.{where}" if where else place
-                if placeholder.root in ("item", "index") and step.map_over is None:
-                    add(Problem("template_item", path, f"{{{{{placeholder.raw}}}}} is only known in a mapped step"))
-                source = placeholder.step
-                if source is None or source in parents[step.step_key]:
+            for where, text in templates.texts(value):
+                path = f"{place}{where}" if where.startswith("[") else f"{place}.{where}" if where else place
+                try:
+                    found = [part for part in templates.parse(text).parts if isinstance(part, templates.Placeholder)]
+                except MappingError as error:
+                    add(Problem("template_syntax", path, error.message))
                     continue
-                if source not in known:
-                    add(
-                        Problem(
-                            "template_unknown_step", path, f"{{{{{placeholder.raw}}}}}: there is no step {source!r}"
-                        )
-                    )
-                    continue
-                if generations is None:
-                    continue
-                if implicit:
-                    earlier = implicit[source] < implicit[step.step_key]
-                else:
-                    ancestors = ancestors or Ancestors(generations, parents)
-                    earlier = ancestors.contains(step.step_key, source)
-                if not earlier:
-                    text = f"{{{{{placeholder.raw}}}}}: {source!r} does not come before {step.step_key!r}"
-                    add(Problem("template_not_ancestor", path, text))
+                for placeholder in found:
+                    shown, source = f"{{{{{placeholder.raw}}}}}", placeholder.step
+                    if placeholder.root in ("item", "index") and (step.map_over is None or name == "mapOver"):
+                        add(Problem("template_item", path, f"{shown} is only known in the payload of a mapped step"))
+                    if source is None or source in parents[step.step_key]:
+                        continue
+                    if source not in known:
+                        add(Problem("template_unknown_step", path, f"{shown}: there is no step {source!r}"))
+                        continue
+                    if generations is None:
+                        continue
+                    if implicit:
+                        earlier = implicit[source] < implicit[step.step_key]
+                    else:
+                        ancestors = ancestors or Ancestors(generations, parents)
+                        earlier = ancestors.contains(step.step_key, source)
+                    if not earlier:
+                        late = f"{shown}: {source!r} does not come before {step.step_key!r}"
+                        add(Problem("template_not_ancestor", path, late))
 
 
 def _implicit_order(spec: CompositeSpec) -> dict[str, int]:

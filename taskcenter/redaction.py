@@ -68,7 +68,7 @@ def redact_text(text: str) -> str:
 def redact(value: Any) -> Any:
     """A JSON-like value with secrets masked by key and by pattern, at any depth. Keys, order and types stay."""
     try:
-        return _redact_value(value, redact_text)
+        return _settled(value, redact_text)
     except Exception:  # too deep, a cycle, or an object that misbehaves
         return MASK
 
@@ -87,7 +87,7 @@ def is_secret_name(name: str) -> bool:
     lower = name.lower()
     return any(
         (match[1] not in UNCERTAIN or _has_owner(lower, match))
-        and not _is_harmless_name(lower, match.start(), lower[match.end() :].strip("_-. "))
+        and not _is_harmless_name(lower, match.start(), lower[max(match.end(), len(lower) - 40) :].strip("_-. "))
         for match in KEY_NAME.finditer(lower)
     )
 
@@ -478,6 +478,16 @@ def _is_key_body(line: str) -> bool:
 # --- data ---------------------------------------------------------------------------------------------------------
 
 
+def _settled(value: Any, clean: Callable[[str], str]) -> Any:
+    """Masked until nothing changes any more, so that masking twice is masking once."""
+    for _ in range(_MOST_ROUNDS):
+        after = _redact_value(value, clean)
+        if after == value:
+            return after
+        value = after
+    return MASK
+
+
 def _redact_value(value: Any, clean: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return clean(value)
@@ -500,29 +510,30 @@ def _redact_items(items: Iterable[Any], clean: Callable[[str], str]) -> list[Any
             result.append(_hide(item, clean))
             masked_next = False
             continue
-        masked_next = (
-            isinstance(item, str)
-            and item.startswith("-")
-            and len(item) <= 100
-            and "=" not in item
-            and is_secret_name(item)
-        )
-        result.append(_redact_value(item, clean))
+        done = _redact_value(item, clean)
+        masked_next = isinstance(item, str) and item.startswith("-") and "=" not in item and _names_secret(item, done)
+        result.append(done)
     return result
+
+
+def _names_secret(name: str, cleaned: str) -> bool:
+    """Whether a name tells of a secret, as it was or as it stands after masking."""
+    return is_secret_name(name) or (cleaned != name and is_secret_name(cleaned))
 
 
 def _redact_mapping(value: Mapping[Any, Any], clean: Callable[[str], str]) -> dict[Any, Any]:
     result: dict[Any, Any] = {}
     # {"name": "DB_PASSWORD", "value": "…"}: how containers and forms write an environment
     pair = next((value[k] for k in ("name", "key", "Name", "Key") if isinstance(value.get(k), str)), "")
-    named_pair = len(pair) <= 200 and is_secret_name(pair)
+    named_pair = bool(pair) and _names_secret(pair, clean(pair))
     for key, item in value.items():
         name = key
         if isinstance(key, str):
             name = clean(key)
+            hidden = _names_secret(key, name) or (named_pair and key.lower() == "value")
             while name in result:
                 name += "#"  # two keys that were masked alike both stay
-            if is_secret_name(key) or (named_pair and key.lower() == "value"):
+            if hidden:
                 result[name] = _hide(item, clean)
                 continue
         result[name] = _redact_value(item, clean)
@@ -582,7 +593,7 @@ class Redactor:
     def redact(self, value: Any) -> Any:
         """Data with registered values and recognised secrets masked."""
         try:
-            return _redact_value(value, self._leaf)
+            return _settled(value, self._leaf)
         except Exception:  # fail closed
             return MASK
 
@@ -601,9 +612,11 @@ class Redactor:
         if not self._values:
             return text
         if self._pattern is None:
-            forms = {form for value in self._values for form in _written_forms(value) if len(form) >= 6}
+            forms = {
+                form for value in self._values for form in _written_forms(value) if len(form) >= 6 and form not in MASK
+            }
             # the longest first, so that a value that contains another one is masked whole
-            self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda f: (-len(f), f)))))
+            self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda f: (-len(f), f)))) or r"(?!)")
         return self._pattern.sub(MASK, text)
 
 

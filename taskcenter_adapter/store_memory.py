@@ -159,27 +159,26 @@ class MemoryStore:
     # history ---------------------------------------------------------------------------------------
 
     def record(self, changes: Changes) -> None:
-        lost_tasks: set[str] = set()
+        runs = [run_row(run) for run in changes.runs]
+        children = [*map(step_row, changes.steps), *map(log_row, changes.logs)]
         with self._write() as tables:
-            for run in changes.runs:
-                merged = merge(RUN_RULES, tables.runs.get(clean_text(run.id)), run_row(run))
+            whole = True
+            for row in runs:
+                merged = merge(RUN_RULES, tables.runs.get(row["id"]), row)
                 if merged is not None:
-                    tables.runs[merged["id"]] = merged
-                    if merged["task_id"] is not None and merged["task_id"] not in tables.tasks:
-                        lost_tasks.add(merged["task_id"])
-            for step in changes.steps:
-                row = step_row(step)
+                    tables.runs[row["id"]] = merged
+                    whole = whole and (merged["task_id"] is None or merged["task_id"] in tables.tasks)
+            for row in children[: len(changes.steps)]:
                 key = (row["run_id"], row["step_key"])
                 merged = merge(STEP_RULES, tables.steps.get(key), row)
                 if merged is not None:
                     tables.steps[key] = merged
-            for line in changes.logs:
-                row = log_row(line)
+            for row in children[len(changes.steps) :]:
                 tables.logs.setdefault((row["run_id"], row["sequence"]), row)
-            named = {step.run_id for step in changes.steps} | {line.run_id for line in changes.logs}
-            lost_runs = {clean_text(run) for run in named} - tables.runs.keys()
-            if lost_tasks or lost_runs:
-                raise answers.missing_parent(lost_tasks, lost_runs)
+            lost_runs = {row["run_id"] for row in children} - tables.runs.keys()
+            if lost_runs or not whole:
+                named = {row["task_id"] for row in runs if row["task_id"] is not None}
+                raise answers.missing_parent(named - tables.tasks.keys(), lost_runs)
             _add(tables, changes.audit, changes.events)
 
     def find_run(self, run_id: str) -> Run | None:

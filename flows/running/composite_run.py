@@ -114,13 +114,16 @@ async def run_composite(
     spec: CompositeSpec | None = None,
 ) -> State[Any]:
     """Run (or plan) the composite ``task``; the final Prefect state says how it ended."""
-    with open_session(task, "composite", dry_run=dry_run, options=options) as session:
-        try:
-            return await _run(session, task, payload, spec)
-        except TaskCenterError as error:
-            session.log(error.message, "error")
-            session.finish(RunStatus.FAILED, message=error.message.splitlines()[0], error=error.message)
-            return Failed(message=redact_text(error.message))
+    try:
+        with open_session(task, "composite", dry_run=dry_run, options=options) as session:
+            try:
+                return await _run(session, task, payload, spec)
+            except TaskCenterError as error:
+                session.log(error.message, "error")
+                session.finish(RunStatus.FAILED, message=error.message.splitlines()[0], error=error.message)
+                return Failed(message=redact_text(error.message))
+    except TaskCenterError as error:  # no record can be kept: the state at least says why
+        return Failed(message=redact_text(error.message))
 
 
 async def _run(session: Session, slug: str, payload: dict[str, Any] | None, spec: CompositeSpec | None) -> State[Any]:

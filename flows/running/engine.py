@@ -7,6 +7,7 @@ per state change (see :mod:`flows.running.reporter`). (Source: ``prefect.task_en
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -46,9 +47,12 @@ class _Engine(AsyncTaskRunEngine[Any, Any]):
 
 
 async def run_task_in_flow(
-    task: Task[Any, Any], parameters: dict[str, Any], report: StepReport, flow_run: FlowRun
+    task: Task[Any, Any], call: Callable[[], Awaitable[Any]], report: StepReport, flow_run: FlowRun
 ) -> Any:
-    """Execute an asynchronous Prefect task as the task run of ``report``; returns its value or raises its error."""
+    """Execute ``call`` as the task run ``report`` of a Prefect task; returns its value or raises its error.
+
+    ``call`` carries its own arguments: Prefect would walk through whatever it is given in search of futures.
+    """
     first: State[Any] = Pending()
     run = TaskRun.model_construct(
         id=report.id,
@@ -69,11 +73,11 @@ async def run_task_in_flow(
         total_run_time=timedelta(0),
         estimated_run_time=timedelta(0),
     )
-    engine = _Engine(task=task, parameters=parameters, task_run=run)
+    engine = _Engine(task=task, parameters={}, task_run=run)
     engine.report = report
     async with engine.start():
         while engine.is_running():
             await engine.wait_until_ready()
             async with engine.run_context():
-                await engine.succeed(await task.fn(**parameters))
+                await engine.succeed(await call())
     return await engine.result()

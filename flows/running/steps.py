@@ -24,7 +24,7 @@ from .engine import run_task_in_flow
 from .reporter import TaskRunReporter
 from .session import Session
 
-__all__ = ["StepRunner", "async_task_of", "call_type"]
+__all__ = ["StepRunner", "call_type", "flow_task_of"]
 
 
 async def call_type(kind: TaskType, payload: dict[str, Any], ctx: RunContext, pool: ThreadPoolExecutor | None) -> Any:
@@ -39,16 +39,14 @@ async def call_type(kind: TaskType, payload: dict[str, Any], ctx: RunContext, po
 
 
 @functools.cache
-def async_task_of(key: str) -> PrefectTask[Any, Any]:
+def flow_task_of(key: str) -> PrefectTask[Any, Any]:
     """The task type as an asynchronous Prefect task, for flows of ours that run many at once.
 
-    (The one for hand-written flows is in ``flows.task_types.prefect_tasks``.)
+    What it executes is handed to the engine beside it (:func:`flows.running.engine.run_task_in_flow`); the one for
+    hand-written flows is in ``flows.task_types.prefect_tasks``.
     """
 
-    async def step(kind: TaskType, call: StepCall, ctx: RunContext, pool: ThreadPoolExecutor | None) -> Any:
-        call.attempts += 1
-        ctx.attempt = call.attempts
-        return await call_type(kind, call.payload, ctx, pool)
+    async def step() -> None: ...
 
     step.__name__ = step.__qualname__ = key
     return prefect_task(name=key, persist_result=False, cache_policy=NO_CACHE, log_prints=False)(step)
@@ -101,7 +99,7 @@ class StepRunner:
         step = call.step
         stop = threading.Event()
         ctx = self._session.context(call.key, lambda: stop.is_set() or call.cancel.is_set())
-        job = async_task_of(kind.key)
+        job = flow_task_of(kind.key)
         if step.retries or step.timeout_seconds:
             delays = [step.retry_backoff_ms * n / 1000 for n in range(1, step.retries + 1)]
             job = job.with_options(
@@ -113,9 +111,14 @@ class StepRunner:
         report = self._reporter.report(call.key, kind.key, upstream, step.retries)
         call.task_run_id = str(report.id)
         self._ids[call.key] = call.task_run_id
-        parameters = {"kind": kind, "call": call, "ctx": ctx, "pool": self._pool}
+
+        async def once() -> Any:
+            call.attempts += 1
+            ctx.attempt = call.attempts
+            return await call_type(kind, call.payload, ctx, self._pool)
+
         try:
-            return await run_task_in_flow(job, parameters, report, self._flow_run)
+            return await run_task_in_flow(job, once, report, self._flow_run)
         except TimeoutError:
             stop.set()  # a thread cannot be ended from outside: its own checkpoints, or its type's, do
             raise TimedOut(f"stopped after {step.timeout_seconds:g} s") from None

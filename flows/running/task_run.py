@@ -9,8 +9,6 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from composites.engine import StepCall
-from composites.model import StepSpec
 from taskcenter.errors import NotFound, Refused, TaskCenterError
 from taskcenter.jsonable import to_jsonable
 from taskcenter.redaction import redact, redact_text
@@ -20,7 +18,7 @@ from taskcenter.task_types import TaskType, registry
 from .engine import run_task_in_flow
 from .reporter import TaskRunReporter
 from .session import Session, open_session
-from .steps import async_task_of
+from .steps import call_type, flow_task_of
 
 __all__ = ["run_saved_task"]
 
@@ -29,11 +27,14 @@ async def run_saved_task(
     task: str, payload: dict[str, Any] | None, dry_run: bool, options: dict[str, Any] | None, expected: str
 ) -> State[Any]:
     """Run (or preview) the saved task ``task`` of the type ``expected``."""
-    with open_session(task, expected, dry_run=dry_run, options=options) as session:
-        try:
-            return await _run(session, task, payload or {}, expected)
-        except Exception as error:  # the type's code may raise anything; the run ends with its sentence, not a trace
-            return _failed(session, error)
+    try:
+        with open_session(task, expected, dry_run=dry_run, options=options) as session:
+            try:
+                return await _run(session, task, payload or {}, expected)
+            except Exception as error:  # the type's code may raise anything; the run ends with its sentence
+                return _failed(session, error)
+    except TaskCenterError as error:  # no record can be kept: the state at least says why
+        return Failed(message=redact_text(error.message))
 
 
 async def _run(session: Session, slug: str, payload: dict[str, Any], expected: str) -> State[Any]:
@@ -49,16 +50,17 @@ async def _run(session: Session, slug: str, payload: dict[str, Any], expected: s
     if session.dry_run:
         return _preview(session, kind, merged)
     stop = threading.Event()
-    call = StepCall(slug, StepSpec(slug, task_type=expected), merged)
     limit = saved.termination.max_runtime
     async with TaskRunReporter(session.flow_run) as reporter:
         report = reporter.report(slug, expected, [])
         ctx = session.context(None, stop.is_set)
-        ctx.attempt = session.run.attempt
-        parameters = {"kind": kind, "call": call, "ctx": ctx, "pool": None}
+
+        async def work() -> Any:
+            return await call_type(kind, merged, ctx, None)
+
         try:
             async with asyncio.timeout(limit):
-                value = await run_task_in_flow(async_task_of(expected), parameters, report, session.flow_run)
+                value = await run_task_in_flow(flow_task_of(expected), work, report, session.flow_run)
         finally:
             stop.set()
     result = to_jsonable(value)

@@ -95,8 +95,8 @@ def _verb(found: Sequence[Token], dialect: str) -> tuple[str, Effect]:
         return verb, "write" if "ANALYZE" in words and inner in _DML else "read"
     if verb == "PRAGMA" and any(token.text == "=" for token in found):
         return verb, "session"
-    if verb == "BEGIN" and words[1:2] == ["NOT"]:
-        return verb, "write"
+    if (verb == "BEGIN" and words[1:2] == ["NOT"]) or (verb == "START" and words[1:2] != ["TRANSACTION"]):
+        return verb, "write"  # a compound statement; START REPLICA
     writes = any(w in _DML and _starts_statement(found, i) for i, w in enumerate(words))
     if verb == "WITH":
         return verb, "write" if writes else "read"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from blocks.connections import known_dialect
 from taskcenter.context import Cancelled, PlanNote, RunContext
 from taskcenter.errors import StepFailed, TimedOut
 from taskcenter.task_types import task_type
@@ -107,7 +108,10 @@ def plan(payload: SqlScriptPayload, ctx: RunContext) -> PlanNote:
 
 
 def _dialect(name: str, ctx: RunContext) -> str:
-    """The dialect to read the text with. A plan must work where the connection is not known yet."""
+    """The dialect to read the text with: known offline, else what ``ctx`` resolves, else PostgreSQL's."""
+    known = known_dialect(name)
+    if known is not None:
+        return known
     try:
         return str(getattr(ctx.connection(name), "dialect", "postgresql"))
     except Exception:  # whatever a resolver may raise: the preview is then read as PostgreSQL
@@ -173,7 +177,11 @@ def _run(session: Session, step: _Step, payload: SqlScriptPayload, ctx: RunConte
             rows = _consume(session, step, max(payload.fetch, _SHOWN_ROWS), outcome)
         except session.errors as caught:
             error = caught
-    why = stopped_by() or ("timeout" if error is not None and session.timed_out(error) else None)
+    took = time.monotonic() - started
+    # MariaDB ends some functions (BENCHMARK) at the limit with a wrong answer instead of an error: the clock decides.
+    late = error is None and 0 < payload.timeout_seconds <= took
+    timed_out = late or (error is not None and session.timed_out(error))
+    why = stopped_by() or ("timeout" if timed_out else None)
     where = f"statement {step.index} (line {step.statement.line})"
     shown = _short(step.statement.text)
     if why == "cancelled":
@@ -183,8 +191,7 @@ def _run(session: Session, step: _Step, payload: SqlScriptPayload, ctx: RunConte
     if error is not None:
         raise _failed(f"{where} failed", error, outcome, shown) from error
     outcome.total_rows += rows
-    duration = round((time.monotonic() - started) * 1000, 1)
-    outcome.statements.append({"index": step.index, "rows": rows, "durationMs": duration})
+    outcome.statements.append({"index": step.index, "rows": rows, "durationMs": round(took * 1000, 1)})
 
 
 def _consume(session: Session, step: _Step, keep: int, outcome: _Outcome) -> int:
@@ -229,6 +236,8 @@ def _transaction(wanted: Transaction | None, steps: Sequence[_Step], dialect: st
     )
     if own is not None and own.seen.verb == "ROLLBACK" and re.match(r"(?is)rollback\s.*\bto\b", own.statement.text):
         own = None
+    if own is not None and wanted in (None, "none"):
+        _check_ended(steps)
     alone = next((s for s in steps if s.seen.alone), None)
     if wanted in ("single", "per_statement") and own is not None:
         raise StepFailed(
@@ -247,6 +256,20 @@ def _transaction(wanted: Transaction | None, steps: Sequence[_Step], dialect: st
     if wanted is None and dialect == "mysql" and any(s.seen.effect == "ddl" for s in steps):
         return "per_statement"  # DDL commits by itself there: one transaction would be a false promise
     return wanted or "single"
+
+
+def _check_ended(steps: Sequence[_Step]) -> None:
+    """StepFailed for a script that begins a transaction and never ends it: its work would be lost in silence."""
+    begun: _Step | None = None
+    for step in steps:
+        if step.seen.effect == "transaction" and not _SAVEPOINT.match(step.statement.text):
+            begun = step if step.seen.verb in ("BEGIN", "START") else None
+    if begun is not None:
+        raise StepFailed(
+            f"{begun.seen.verb} in line {begun.statement.line} begins a transaction that the script never ends; "
+            "add COMMIT, or leave out the BEGIN",
+            error_type="sql",
+        )
 
 
 def _result(payload: SqlScriptPayload, session: Session, mode: Transaction, outcome: _Outcome) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def test_addresses(tmp_path: Path) -> None:
         assert where(engine) == "h:1/d"
     assert where(make_engine("postgresql+psycopg://postgres@/taskcenter?host=/run/pg")) == "/run/pg/taskcenter"
     for url in ("nonsense s3cret", "mysql://u:s3cret@h/d", "sqlite://", "sqlite:///:memory:", ""):
-        with pytest.raises(SetupError, match="sqlite:////path/to/file[.]db") as refused:
+        with pytest.raises(SetupError, match=r"sqlite:////path/to/file\.db") as refused:
             make_engine(url)
         assert "s3cret" not in "".join(traceback.format_exception(refused.value))
 

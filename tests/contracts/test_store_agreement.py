@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from conftest import TickingClock, empty
+from conftest import empty
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_makers import a_line, a_task, an_entry, an_event, at
@@ -204,8 +206,19 @@ def everything(store: Store) -> dict[str, Any]:
     return answers
 
 
-def agree(history: list[Told], one: Store, other: Store) -> None:
-    for told in history:
+class SameClock:
+    """Both stores look at it; the time moves only between two things that are told."""
+
+    time = at(0)
+
+    def now(self) -> datetime:
+        return self.time
+
+
+def agree(history: list[Told], clock: SameClock, sql: Store) -> None:
+    one, other = MemoryStore(clock=clock), sql
+    for number, told in enumerate(history):
+        clock.time = at(number)
         assert told.tell(one) == told.tell(other), told
     expected, found = everything(one), everything(other)
     for question, answer in expected.items():
@@ -222,9 +235,10 @@ quietly = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=l
 def test_memory_and_sqlite_agree(history: list[Told], sqlite_template: Path, tmp_path: Path) -> None:
     path = tmp_path / f"{next(numbers)}.db"
     shutil.copy(sqlite_template, path)
-    sql = SqlStore(make_engine(f"sqlite:///{path}"), clock=TickingClock())
+    clock = SameClock()
+    sql = SqlStore(make_engine(f"sqlite:///{path}"), clock=clock)
     try:
-        agree(history, MemoryStore(clock=TickingClock()), sql)
+        agree(history, clock, sql)
     finally:
         sql.close()
 
@@ -232,9 +246,10 @@ def test_memory_and_sqlite_agree(history: list[Told], sqlite_template: Path, tmp
 @quietly
 @given(history=histories)
 def test_memory_and_postgresql_agree(history: list[Told], postgres_url: str) -> None:
-    sql = SqlStore(make_engine(postgres_url), clock=TickingClock())
+    clock = SameClock()
+    sql = SqlStore(make_engine(postgres_url), clock=clock)
     try:
-        agree(history, MemoryStore(clock=TickingClock()), sql)
+        agree(history, clock, sql)
     finally:
         empty(sql.engine)
         sql.close()

@@ -166,7 +166,7 @@ def test_scripts_of_the_project(ctx: RunContext, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="cwd '/etc' lies outside"):
         call(ctx, command=["pwd"], cwd="/etc")
     assert call(ctx, command=["pwd"], cwd=".")["stdoutTail"].strip() == str(tmp_path / "project")
-    with pytest.raises(StepFailed, match="the folder .* was not found"):
+    with pytest.raises(StepFailed, match=r"the folder .* was not found"):
         call(ctx, command=["pwd"], cwd="none")
 
 

@@ -128,6 +128,8 @@ def test_a_script_may_steer_its_own_transaction(ctx: RunContext) -> None:
     assert sql(ctx, text, expect="value == 0")["transaction"] == "none"
     with pytest.raises(StepFailed, match="steers its own transaction"):
         sql(ctx, text, transaction="single")
+    with pytest.raises(StepFailed, match="BEGIN in line 2 begins a transaction that the script never ends"):
+        sql(ctx, "begin; commit;\nbegin; create table t (a int)")
     assert sql(ctx, "savepoint a; create table t (a); rollback to a")["transaction"] == "single"
 
 
@@ -175,6 +177,16 @@ def test_the_sql_preview_is_offline() -> None:
         "statement 3: DROP TABLE old",
         "parameter :x has no value",
     )
+
+
+def test_the_preview_reads_each_dialect_and_builds_no_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKCENTER_HOME", str(tmp_path))
+    monkeypatch.setenv("TASKCENTER_CONNECTION_MY", "mysql://h/d")
+    for connection, text in (("sample", "select [a;b]"), ("my", "select 'a\\';b'")):
+        note = registry.get("sql_script").preview({"sql": text, "connection": connection}, RunContext())
+        assert note is not None
+        assert note.summary == f"1 statement on {connection}: 1 read"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
