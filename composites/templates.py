@@ -255,6 +255,9 @@ def _inside(segment: str | int, length: int) -> bool:
         return False
 
 
+_KINDS = {type(None): "null", str: "a text", bool: "a truth value", int: "a number", float: "a number"}
+
+
 def _shape(value: Any) -> str:
     """What stands there, in a few words and without its contents."""
     if isinstance(value, Mapping):
@@ -262,7 +265,7 @@ def _shape(value: Any) -> str:
         return f"an object with the keys {names}" if names else "an empty object"
     if isinstance(value, (list, tuple)):
         return f"a list of {len(value)}"
-    return "null" if value is None else f"a {type(value).__name__}"
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def _text(value: Any) -> str:

@@ -8,16 +8,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from .models import OutboxEvent, Run, StepRun, Task
+from .models import OutboxEvent, Run, Task
 
-__all__ = ["EVENTS", "run_finished", "run_started", "step_changed", "task_changed"]
+__all__ = ["EVENTS", "run_finished", "run_started", "task_changed"]
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "task_run_started": ("runId", "taskId", "origin", "attempt", "totalAttempts", "startedAt", "triggerId"),
     "task_run_finished": (
         "runId", "taskId", "origin", "status", "attempt", "finishedAt", "durationMs", "error", "triggerId",
     ),
-    "step_changed": ("runId", "stepKey", "status", "reason"),
     "task:created": ("taskId", "slug", "revision"),
     "task:updated": ("taskId", "slug", "revision"),
     "task:deleted": ("taskId", "slug", "revision"),
@@ -59,12 +58,6 @@ def run_finished(run: Run, now: datetime) -> OutboxEvent:
         durationMs=run.duration_ms,
         error=run.error,
         triggerId=run.trigger_id,
-    )
-
-
-def step_changed(step: StepRun, now: datetime) -> OutboxEvent:
-    return _event(
-        "step_changed", now, runId=step.run_id, stepKey=step.step_key, status=step.status.value, reason=step.reason
     )
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from composites.engine import StepChange
-from taskcenter import events
 from taskcenter.errors import TaskCenterError
 from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun
 from taskcenter.ports import Changes, Store
@@ -117,14 +116,12 @@ class Recorder:
         return self.run
 
     def step(self, change: StepChange) -> None:
-        """One transition: the row, its log line, and an event when it is final."""
+        """One transition: the row and its log line."""
         row = step_row(self.run.id, change)
         level, text = _sentence(row)
         with self._wake:
             self._steps[row.step_key] = row
             self._line(change.at, level, text, row.step_key, "step", None)
-            if row.status in TERMINAL_STEP:
-                self._events.append(events.step_changed(row, change.at))
             self._touch()
 
     def log(

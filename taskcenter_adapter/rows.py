@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -37,7 +38,8 @@ __all__ = [
 Row = dict[str, Any]
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_SIGNED_64 = 2**63
+_TEXT_OR_POWER = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9.]+e\+[0-9]+')
+"""A JSON text (to step over it) or a number with a power of ten."""
 
 
 def clean_text(text: str) -> str:
@@ -49,7 +51,14 @@ def clean_text(text: str) -> str:
 
 def json_text(value: Any) -> str:
     """JSON as the databases get it; raises ValueError for what JSON has no word for (NaN, infinities)."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain)
+    return _TEXT_OR_POWER.sub(_written_out, text) if "e+" in text else text
+
+
+def _written_out(match: re.Match[str]) -> str:
+    """``1e+23`` with all its digits and a point: JSONB would give the short form back as a whole number."""
+    token = match[0]
+    return token if token[0] == '"' else f"{Decimal(token):f}.0"
 
 
 def _plain(value: Any) -> Any:

@@ -7,14 +7,15 @@ per state change (see :mod:`flows.running.reporter`). (Source: ``prefect.task_en
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
-from prefect.client.schemas.objects import FlowRun, State, TaskRun
-from prefect.states import Completed, Pending
+from prefect.client.schemas.objects import FlowRun, State, StateDetails, StateType, TaskRun
 from prefect.task_engine import AsyncTaskRunEngine
 from prefect.tasks import Task
+from prefect.telemetry.run_telemetry import RunTelemetry
 
 from taskcenter.redaction import redact_text
 
@@ -22,24 +23,55 @@ from .reporter import StepReport
 
 __all__ = ["run_task_in_flow"]
 
+_DETAILS: Final = StateDetails()
+_NO_ID: Final = uuid.UUID(int=0)
+
+
+def _state(kind: StateType) -> State[Any]:
+    """A state of a task run, without the validation and the trace context that Prefect's constructors add.
+
+    Nobody outside of the engine sees it; what Prefect is told is in the report.
+    """
+    return State.model_construct(
+        id=_NO_ID,
+        type=kind,
+        name=kind.value.capitalize(),
+        timestamp=datetime.now(UTC),
+        message=None,
+        data=None,
+        state_details=_DETAILS,
+    )
+
+
+class _NoTelemetry(RunTelemetry):
+    """No trace span per step."""
+
+    async def async_start_span(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
 
 class _Engine(AsyncTaskRunEngine[Any, Any]):
     report: StepReport
 
+    async def begin_run(self) -> None:
+        state = await self.set_state(_state(StateType.RUNNING))
+        if self.task.on_running_hooks:
+            await self.call_hooks(state)
+
     async def set_state(self, state: State[Any], force: bool = False) -> State[Any]:
         run = self.task_run
         assert run is not None  # given at construction
-        state.message = redact_text(state.message) if state.message else state.message
+        message = redact_text(state.message) if state.message else ""
         run.state, run.state_type, run.state_name = state, state.type, state.name
         if state.is_running():
             run.run_count += 1
         when = state.state_details.scheduled_time
         name = state.name or state.type.value.capitalize()
-        self.report.set(state.type.value, name, state.message or "", when.isoformat() if when else None)
+        self.report.set(state.type.value, name, message, when.isoformat() if when else None)
         return state
 
     async def succeed(self, result: Any) -> None:
-        await self.set_state(Completed())
+        await self.set_state(_state(StateType.COMPLETED))
         self._return_value = result
 
     def log_finished_message(self) -> None:
@@ -53,7 +85,7 @@ async def run_task_in_flow(
 
     ``call`` carries its own arguments: Prefect would walk through whatever it is given in search of futures.
     """
-    first: State[Any] = Pending()
+    first = _state(StateType.PENDING)
     run = TaskRun.model_construct(
         id=report.id,
         name=report.key,
@@ -75,6 +107,7 @@ async def run_task_in_flow(
     )
     engine = _Engine(task=task, parameters={}, task_run=run)
     engine.report = report
+    engine._telemetry = _NoTelemetry()
     async with engine.start():
         while engine.is_running():
             await engine.wait_until_ready()

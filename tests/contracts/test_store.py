@@ -446,7 +446,10 @@ def test_every_field_comes_back(store: Store) -> None:
         assert read.model_dump(mode="json") == written.model_dump(mode="json")
 
 
-@pytest.mark.parametrize("value", [None, 0, 1.5, "", "text", True, False, [], {}, [None], "\u2028", {"": ""}])
+NUMBERS = [1e15, 1e16, 1e23, -1.7976931348623157e308, 5e-324, 10**40, "1e+23", 'a "1e+23" \\', {"1e+5": [2e30, "\\"]}]
+
+
+@pytest.mark.parametrize("value", [None, 0, 1.5, "", "text", True, False, [], {}, [None], "\u2028", {"": ""}, *NUMBERS])
 def test_any_json_is_a_result(store: Store, value: Any) -> None:
     record(store, a_run(result=value))
     found = store.get_run("run-1").result

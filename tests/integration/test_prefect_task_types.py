@@ -69,7 +69,7 @@ def test_in_an_async_flow(block: str) -> None:
 
 def test_a_bad_payload_fails_before_it_works(prefect_server: None) -> None:
     with pytest.raises(ValidationFailed, match="must not be blank"):
-        prefect_tasks.as_prefect_task("sql_script")(sql=" ", connection="sample")
+        _: Any = prefect_tasks.as_prefect_task("sql_script")(sql=" ", connection="sample")
 
 
 def test_the_context_knows_the_run(prefect_server: None) -> None:
@@ -90,7 +90,8 @@ def test_the_context_knows_the_run(prefect_server: None) -> None:
 
 def test_blocks_keep_the_password_a_secret(prefect_server: None) -> None:
     made = DatabaseConnection(dialect="postgresql", host="db", port=6543, user="app", password="hunter2")
-    made.save("dw", overwrite=True)
+    saved: Any = made.save("dw", overwrite=True)
+    assert saved
     assert "hunter2" not in repr(made)
     found = find_block("dw")
     assert found == Connection(
