@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 BUSY_MS = 5_000
-"""How long a SQLite connection waits for another writer before it gives up."""
+"""How long a writer waits for another one's lock before it gives up, on both databases."""
 
 _UPGRADE_BUSY_MS = 60_000
 _UPGRADE_LOCK = 7_236_548_911
@@ -73,9 +72,13 @@ def make_engine(url: str | URL) -> Engine:
     # Without this, an error would show the values of the statement, and with them what a user stored.
     common: dict[str, Any] = {"hide_parameters": True, "json_serializer": json_text}
     if parsed.drivername in _POSTGRES_NAMES:
-        timeout = {} if "connect_timeout" in parsed.query else {"connect_timeout": 5}
+        # What the address says itself goes first.
+        waits = {"connect_timeout": 5, "options": f"-c lock_timeout={BUSY_MS}"}
         return sa.create_engine(
-            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=timeout, **common
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in waits.items() if name not in parsed.query},
+            **common,
         )
     if parsed.drivername in _SQLITE_NAMES:
         if parsed.database in (None, "", ":memory:"):
@@ -163,6 +166,9 @@ _POSTGRES_CODES = {
     "42501": "rights",
     "25006": "readonly",
     "53100": "full",
+    "40001": "busy",
+    "40P01": "busy",
+    "55P03": "busy",
 }
 _POSTGRES_WORDS = {
     "password authentication failed": "login",
@@ -212,8 +218,8 @@ def _sentence(engine: Engine, error: DBAPIError | sqlite3.Error) -> TaskCenterEr
             f"The database file {place} cannot be opened: its folder must exist and be writable for this user."
         ),
         "busy": ServerAway(
-            f"The database {place} is locked by another program for more than {BUSY_MS // 1000} seconds: "
-            "end that program, or try again."
+            f"The database {place} is locked by another program for longer than this one waits "
+            f"({BUSY_MS / 1000:g} s): end that program, or try again."
         ),
         "away": ServerAway(
             f"The database server {place} does not answer: start it, or correct TASKCENTER_DATABASE_URL."
@@ -286,6 +292,7 @@ def _alone(engine: Engine) -> Iterator[Connection]:
     """A transaction that no other upgrade runs beside."""
     if engine.dialect.name == "postgresql":
         with engine.begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_UPGRADE_BUSY_MS}")
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
             yield connection
         return
@@ -328,10 +335,9 @@ def audit_deletes(connection: Connection) -> Iterator[None]:
     ``audit_purge_switch``, which nobody else can see open, because there is one writer at a time.
     """
     if connection.dialect.name == "postgresql":
-        turn = partial(connection.exec_driver_sql)
-        turn("SET LOCAL taskcenter.purge = 'on'")
+        connection.exec_driver_sql("SET LOCAL taskcenter.purge = 'on'")
         yield
-        turn("SET LOCAL taskcenter.purge = 'off'")
+        connection.exec_driver_sql("SET LOCAL taskcenter.purge = 'off'")
     else:
         connection.exec_driver_sql(f"UPDATE {AUDIT_PURGE_SWITCH} SET open = 1")
         yield

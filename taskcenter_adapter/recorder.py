@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from composites.engine import StepChange
+from composites.model import CompositeSpec
 from taskcenter.errors import TaskCenterError
 from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun
 from taskcenter.ports import Changes, Store
@@ -122,6 +123,21 @@ class Recorder:
         with self._wake:
             self._steps[row.step_key] = row
             self._line(change.at, level, text, row.step_key, "step", None)
+            self._touch()
+
+    def expect(self, spec: CompositeSpec, waves: Mapping[str, int]) -> None:
+        """One pending row per step, so that a run that dies tells what it had still to do."""
+        with self._wake:
+            for step in spec.steps:
+                self._steps[step.step_key] = StepRun.model_construct(
+                    run_id=self.run.id,
+                    step_key=step.step_key,
+                    name=step.name or step.step_key,
+                    task_type=step.task_type or f"task {step.referenced_task_id}",
+                    position=step.position,
+                    wave=waves.get(step.step_key, 0),
+                    status=StepStatus.PENDING,
+                )
             self._touch()
 
     def log(

@@ -11,10 +11,10 @@ because the databases disagree about what lower case is beyond ASCII.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON as GenericJson
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -35,8 +35,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
 
+from .rows import json_text
+
 __all__ = [
     "AUDIT_PURGE_SWITCH",
+    "JsonText",
     "UtcTime",
     "composite_edges",
     "composite_step_runs",
@@ -79,9 +82,22 @@ class UtcTime(TypeDecorator[datetime]):
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+class JsonText(TypeDecorator[Any]):
+    """JSON as text on SQLite. A column typed JSON would have numeric affinity there, and round large numbers."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any | None, dialect: Dialect) -> str | None:
+        return None if value is None else json_text(value)
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> Any | None:
+        return None if value is None else json.loads(value)
+
+
 # The type objects are shared: none of them holds state.
 _key = String().with_variant(String(collation="C"), "postgresql")
-_json = GenericJson(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+_json = JSONB(none_as_null=True).with_variant(JsonText(), "sqlite")
 _counter = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts only in a column typed INTEGER
 _cascade: dict[str, Any] = {"ondelete": "CASCADE"}
 

@@ -19,7 +19,7 @@ from store_makers import a_run
 
 from taskcenter.errors import ServerAway, SetupError, TaskCenterError
 from taskcenter.ports import Changes
-from taskcenter_adapter.database import check, current, include_name, make_engine, upgrade, where, writing
+from taskcenter_adapter.database import check, current, include_name, make_engine, upgrade, where
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_adapter.tables import metadata
 
@@ -266,9 +266,8 @@ def test_addresses(tmp_path: Path) -> None:
         assert "s3cret" not in "".join(traceback.format_exception(refused.value))
 
 
-def test_an_error_shows_no_stored_value(engine: sa.Engine) -> None:
-    upgrade(engine)
-    with pytest.raises(sa.exc.DBAPIError) as refused, writing(engine).begin() as connection:
-        connection.execute(sa.insert(metadata.tables["task_manager_settings"]), {"key": "k", "value": "s3cret"})
-    assert "s3cret" not in str(refused.value.__class__(refused.value.statement, {}, Exception()))
-    assert "s3cret" not in str(refused.value).split("DETAIL")[0]
+def test_an_error_shows_no_value_of_its_statement(engine: sa.Engine) -> None:
+    value = "-".join(("kept", "quiet"))  # not in one piece: a traceback shows this line too
+    with pytest.raises(sa.exc.DBAPIError) as refused, engine.begin() as connection:
+        connection.execute(sa.text("SELECT * FROM not_there WHERE value = :value"), {"value": value})
+    assert value not in "".join(traceback.format_exception(refused.value))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from conftest import empty
 from pydantic import BaseModel
 from store_makers import NOON, a_line, a_run, a_step, a_task, an_entry, an_event, at
 
@@ -1010,6 +1011,22 @@ def test_a_locked_file_is_said_within_its_patience(sqlite_url: str, monkeypatch:
     with writing(holder).begin():
         assert store.find_run("run-1") is None  # readers never wait for a writer
     store.record(Changes(runs=[a_run()]))
+    holder.dispose()
+    store.close()
+
+
+def test_a_locked_row_is_said_within_its_patience(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskcenter_adapter.database.BUSY_MS", 100)
+    monkeypatch.setattr(store_sql, "_PATIENCE", 0.2)
+    store, holder = SqlStore(make_engine(postgres_url)), make_engine(postgres_url)
+    record(store, a_run())
+    with holder.begin() as connection:
+        connection.exec_driver_sql("SELECT 1 FROM task_runs FOR UPDATE")
+        with pytest.raises(ServerAway, match="is locked by another program"):
+            record(store, a_run(status="running"))
+        assert store.get_run("run-1").status is RunStatus.QUEUED  # readers never wait for a writer
+    record(store, a_run(status="running"))
+    empty(holder)
     holder.dispose()
     store.close()
 

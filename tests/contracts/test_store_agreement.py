@@ -226,7 +226,7 @@ def agree(history: list[Told], clock: SameClock, sql: Store) -> None:
 
 
 numbers = itertools.count()
-EXAMPLES = int(os.environ.get("TASKCENTER_TEST_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("TASKCENTER_TEST_EXAMPLES", "100"))
 quietly = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -243,7 +243,7 @@ def test_memory_and_sqlite_agree(history: list[Told], sqlite_template: Path, tmp
         sql.close()
 
 
-@quietly
+@settings(quietly, max_examples=max(EXAMPLES // 2, 1))
 @given(history=histories)
 def test_memory_and_postgresql_agree(history: list[Told], postgres_url: str) -> None:
     clock = SameClock()

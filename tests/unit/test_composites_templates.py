@@ -1,7 +1,8 @@
-"""``{{ … }}`` in the strings of a step: the grammar, types, fall-backs, and that nothing is rendered twice. (spec 3.6)"""
+"""``{{ … }}`` in the strings of a step: the grammar, fall-backs, and that nothing is rendered twice. (spec 3.6)"""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -147,8 +148,8 @@ def test_a_secret_is_resolved_only_where_somebody_can() -> None:
         ("{{steps.a.nope}}", "steps.a.execution has no 'nope'; it is an object with the keys rows, list, a.b"),
         ("{{steps.a.list[2]}}", "steps.a.execution.list has no 2; it is a list of 2"),
         ("{{steps.a.list.x}}", "steps.a.execution.list has no 'x'; it is a list of 2"),
-        ("{{steps.a.list[0].x.y}}", "steps.a.execution.list[0].x has no 'y'; it is a int"),
-        ("{{steps.a.list[1].y}}", "steps.a.execution.list[1] has no 'y'; it is a str"),
+        ("{{steps.a.list[0].x.y}}", "steps.a.execution.list[0].x has no 'y'; it is a number"),
+        ("{{steps.a.list[1].y}}", "steps.a.execution.list[1] has no 'y'; it is a text"),
         ("{{steps.off.rows}}", "steps.off.execution has no 'rows'; it is null"),
         ("{{steps.bad.rows}}", "steps.bad has no 'execution'; it is an object with the keys status, error"),
         ("{{steps.ghost.rows}}", "steps has no 'ghost'; it is an object with the keys a, a-b, bad, off"),
@@ -256,10 +257,8 @@ def test_any_text_without_two_braces_is_left_alone(text: str) -> None:
 
 @given(st.text(alphabet="{}secrtipu.\"'[]()|dfa01 \\-$", max_size=60))
 def test_no_text_at_all_ends_in_anything_but_a_value_or_a_mapping_error(text: str) -> None:
-    try:
+    with contextlib.suppress(MappingError):
         render("{{" + text, {"inputs": {"s": 1}}, lambda name: "v")
-    except MappingError as error:
-        assert error.message
 
 
 @given(st.text(min_size=1), st.text())

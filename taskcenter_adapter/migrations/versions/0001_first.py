@@ -16,7 +16,7 @@ branch_labels = None
 depends_on = None
 
 KEY = sa.String().with_variant(sa.String(collation="C"), "postgresql")
-JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+JSON = postgresql.JSONB().with_variant(sa.Text(), "sqlite")
 TIME = sa.DateTime(timezone=True)
 COUNTER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

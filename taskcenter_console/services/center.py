@@ -1,0 +1,75 @@
+"""What every service works with: the store, the gateway when a Prefect server is needed, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from taskcenter.clock import utc_now
+from taskcenter.errors import ServerAway
+from taskcenter.models import AuditEntry
+from taskcenter.ports import Store
+from taskcenter.settings import Settings
+from taskcenter.task_types import registry
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.runtime import database_url, prefect_api_url
+from taskcenter_adapter.store import open_store
+
+__all__ = ["Caller", "Center"]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and through which door; stands in every audit entry."""
+
+    actor: str
+    channel: Literal["ui", "api", "cli", "prefect", "system"]
+
+    def entry(self, event_type: str, **values: Any) -> AuditEntry:
+        return AuditEntry(event_type=event_type, actor=self.actor, channel=self.channel, created_at=utc_now(), **values)
+
+
+@dataclass
+class Center:
+    """The handles of one process; both are opened when first asked for."""
+
+    settings: Settings
+    open_store: Callable[[], Store] | None = None
+    open_gateway: Callable[[], Gateway] | None = None
+    _store: Store | None = field(default=None, repr=False)
+    _gateway: Gateway | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        registry.folder = registry.folder or self.settings.project / "task_types"
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = self.open_store() if self.open_store else open_store(database_url(self.settings))
+        return self._store
+
+    @property
+    def gateway(self) -> Gateway:
+        if self._gateway is None:
+            self._gateway = self.open_gateway() if self.open_gateway else Gateway(prefect_api_url(self.settings))
+        return self._gateway
+
+    def prefect_url(self) -> str | None:
+        """The Prefect UI's address, when a server is known."""
+        try:
+            return self.gateway.api_url.removesuffix("/api")
+        except ServerAway:
+            return None
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+        if self._gateway is not None:
+            self._gateway.close()
+
+    def __enter__(self) -> Center:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

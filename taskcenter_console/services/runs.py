@@ -1,0 +1,175 @@
+"""Runs: start, watch, list. (spec 1.4, 5.1, 6.3)"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from deployments.publish import publish
+from taskcenter.clock import utc_now
+from taskcenter.errors import Problem, Refused, ServerAway, ValidationFailed
+from taskcenter.models import LogLine, Run, Task
+from taskcenter.options import RunOptions
+from taskcenter.ports import Changes, Page, RunFilter
+from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
+from taskcenter_adapter.mapping import tags_for
+
+from . import composites as composite_service
+from . import tasks as task_service
+from .center import Caller, Center
+
+__all__ = ["details", "follow", "get", "list_runs", "logs", "parse_options", "start", "wait"]
+
+
+def parse_options(data: Mapping[str, Any] | None) -> RunOptions:
+    """Per-run options from JSON; raises ValidationFailed with every problem."""
+    try:
+        return RunOptions.model_validate(dict(data or {}))
+    except ValidationError as error:
+        problems = [
+            Problem(item["type"], f"options.{'.'.join(map(str, item['loc']))}", item["msg"])
+            for item in error.errors(include_url=False)
+        ]
+        raise ValidationFailed("the run's options", problems) from None
+
+
+def start(
+    center: Center,
+    name: str,
+    caller: Caller,
+    *,
+    payload: Mapping[str, Any] | None = None,
+    options: RunOptions = RunOptions(),
+    dry_run: bool = False,
+    at: datetime | None = None,
+    confirm: bool = False,
+) -> Run:
+    """Ask Prefect for a run of a task and write its row; returns at once.
+
+    Refused, with nothing created, when the payload does not fit, a step does not exist, the plan changed or a
+    danger text was not confirmed.
+    """
+    task = task_service.get(center, name)
+    if task.danger and not (confirm or dry_run):
+        raise Refused(f"{task.slug} asks for a confirmation: {task.danger} (confirm with --yes)")
+    _check(center, task, payload, options)
+    deployment = center.gateway.find_deployment(task.deployment_name)
+    if deployment is None:
+        publish(center.gateway, [task])
+        deployment = center.gateway.find_deployment(task.deployment_name)
+        if deployment is None:
+            raise ServerAway(f"Prefect did not keep the deployment {task.deployment_name}")
+    origin = Origin.RESUME if options.resume else Origin.MANUAL
+    chosen = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    parameters: dict[str, Any] = {"task": task.slug, "dry_run": dry_run}
+    if payload:
+        parameters["payload"] = dict(payload)
+    if chosen:
+        parameters["options"] = chosen
+    made = center.gateway.create_run(
+        str(deployment["id"]),
+        parameters=parameters,
+        tags=tags_for(origin, resumed_from=options.resume or ""),
+        at=at,
+    )
+    run = Run(
+        id=made["id"],
+        task_id=task.id,
+        task_slug=task.slug,
+        task_type=task.task_type,
+        task_revision=task.revision,
+        origin=origin,
+        status=RunStatus.QUEUED,
+        phase=RunPhase.SCHEDULED,
+        root_run_id=made["id"],
+        resumed_from=options.resume,
+        dry_run=dry_run,
+        name=made["name"],
+        slot=at,
+        created_at=utc_now(),
+        prefect_state=made["state_name"],
+    )
+    entry = caller.entry(
+        "manual_run_requested",
+        task_id=task.id,
+        run_id=run.id,
+        object=f"run {run.id}",
+        message=f"a run of {task.deployment_name} was asked for",
+        metadata={"dryRun": dry_run, "steps": options.overridden_steps(), "resume": options.resume},
+    )
+    center.store.record(Changes(runs=(run,), audit=(entry,)))
+    return run
+
+
+def _check(center: Center, task: Task, payload: Mapping[str, Any] | None, options: RunOptions) -> None:
+    if task.task_type == "composite":
+        composite_service.plan(center, task.slug, inputs=payload, options=options)
+        return
+    if options.overridden_steps() or options.plan_hash or options.resume:
+        raise Refused(f"{task.slug} has no steps: step options, plans and resuming are for composites")
+    changed = task.model_copy(update={"payload": {**task.payload, **(payload or {})}, "triggers": ()})
+    problems = task_service.check_task(center, changed, None)
+    if problems:
+        raise ValidationFailed(f"the payload for {task.slug!r}", problems)
+
+
+def get(center: Center, run_id: str) -> Run:
+    return center.store.get_run(run_id)
+
+
+def list_runs(center: Center, *, task: str | None = None, status: str | None = None, limit: int = 50,
+              cursor: str | None = None) -> Page:  # fmt: skip
+    """Newest first; the page's cursor gives the next one."""
+    if status is not None and status not in set(RunStatus):
+        known = ", ".join(RunStatus)
+        raise ValidationFailed("the filter", [Problem("status", "status", f"{status!r} is not known; known: {known}")])
+    task_id = task_service.get(center, task).id if task else None
+    where = RunFilter(task_id=task_id, status=RunStatus(status) if status else None, limit=limit, cursor=cursor)
+    return center.store.list_runs(where)
+
+
+def details(center: Center, run_id: str) -> dict[str, Any]:
+    """The run with its steps, and the address of the same run in Prefect's UI."""
+    run = get(center, run_id)
+    prefect = center.prefect_url()
+    return {
+        **run.to_json(),
+        "steps": [step.to_json() for step in center.store.list_steps(run.id)],
+        "prefectUrl": f"{prefect}/runs/flow-run/{run.id}" if prefect else None,
+    }
+
+
+def logs(center: Center, run_id: str, *, after: int = -1, limit: int = 1000) -> list[LogLine]:
+    return list(center.store.list_logs(get(center, run_id).id, after=after, limit=limit))
+
+
+def follow(center: Center, run_id: str, *, every: float = 0.2, timeout: float | None = None) -> Iterator[LogLine]:
+    """The lines so far and then each new one, until the run is over (or ``timeout`` seconds have passed)."""
+    run_id = get(center, run_id).id
+    after, begin = -1, time.monotonic()
+    while True:
+        run = get(center, run_id)
+        lines = center.store.list_logs(run_id, after=after, limit=2000)
+        yield from lines
+        after = lines[-1].sequence if lines else after
+        if len(lines) == 2000:
+            continue
+        if run.status in TERMINAL_RUN:
+            return
+        if timeout is not None and time.monotonic() - begin > timeout:
+            return
+        time.sleep(every)
+
+
+def wait(center: Center, run_id: str, *, timeout: float | None = None, every: float = 0.1) -> Run:
+    """The run when it is over, or as it stands after ``timeout`` seconds."""
+    begin = time.monotonic()
+    while True:
+        run = get(center, run_id)
+        if run.status in TERMINAL_RUN or (timeout is not None and time.monotonic() - begin > timeout):
+            return run
+        time.sleep(every)

@@ -1,0 +1,340 @@
+"""Tasks: make, change, list, delete, import and export. Checked whole before anything is stored. (spec 1.1, 1.5)"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from composites.model import CompositeSpec
+from composites.validate import Known, check
+from deployments.publish import publish
+from taskcenter import events
+from taskcenter.clock import utc_now
+from taskcenter.errors import NotFound, Problem, ServerAway, TaskCenterError, ValidationFailed
+from taskcenter.models import Task, Trigger
+from taskcenter.ports import TaskFilter
+from taskcenter.redaction import redact
+from taskcenter.scheduling.occurrences import check_trigger, next_slot
+from taskcenter.status import TaskStatus
+from taskcenter.task_types import registry
+
+from .center import Caller, Center
+
+__all__ = [
+    "ImportItem",
+    "check_task",
+    "delete",
+    "export",
+    "get",
+    "import_tasks",
+    "known",
+    "list_tasks",
+    "parse",
+    "save",
+]
+
+
+def known(center: Center) -> Known:
+    """What a composite's check may ask about saved tasks."""
+
+    def find_composite(ref: str) -> CompositeSpec | None:
+        task = center.store.find_task(ref)
+        graph = center.store.find_graph(task.id) if task else None
+        return CompositeSpec.from_dict({**graph, "name": task.slug}) if task and graph else None
+
+    return Known(
+        find_type=registry.find,
+        type_names=registry.keys,
+        find_task=lambda ref: center.store.find_task(ref) is not None,
+        find_composite=find_composite,
+        max_steps=center.settings.max_steps,
+    )
+
+
+def parse(data: Any, *, base: Task | None = None) -> tuple[Task, dict[str, Any] | None]:
+    """A task and its graph from JSON; ``base`` is merged into (absent keeps, null clears).
+
+    ``graph`` (or ``steps`` and ``edges``) is taken for composites. Raises ValidationFailed with every problem.
+    """
+    if not isinstance(data, Mapping):
+        raise ValidationFailed(
+            "the task", [Problem("not_object", "", f"must be a JSON object, not {type(data).__name__}")]
+        )
+    values = dict(data)
+    graph = values.pop("graph", None)
+    if "steps" in values:
+        graph = {key: values.pop(key) for key in ("steps", "edges") if key in values}
+    if "schedule" in values:
+        values.setdefault("triggers", [_schedule(values.pop("schedule"))])
+    if base is not None:
+        current = base.model_dump(mode="python")
+        named = {_snake(key): value for key, value in values.items()}
+        values = {**current, **{k: _cleared(k) if v is None else v for k, v in named.items()}}
+    try:
+        task = Task.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            Problem(item["type"], ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))
+            for item in error.errors(include_url=False)
+        ]
+        raise ValidationFailed(f"the task {values.get('name') or values.get('slug') or ''!r}", problems) from None
+    return task, dict(graph) if isinstance(graph, Mapping) else graph
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
+
+
+def _cleared(name: str) -> Any:
+    """What null means for a field: its default."""
+    spec = Task.model_fields.get(name)
+    return spec.get_default(call_default_factory=True) if spec is not None else None
+
+
+def _schedule(value: Any) -> dict[str, Any]:
+    """``"0 1 * * *"`` or ``{cron: …, timezone: …}`` as a trigger."""
+    if isinstance(value, str):
+        return {"type": "cron", "cronExpression": value}
+    if isinstance(value, Mapping) and "cron" in value:
+        zone = {"timezone": value["timezone"]} if "timezone" in value else {}
+        return {"type": "cron", "cronExpression": value["cron"], **zone}
+    return dict(value) if isinstance(value, Mapping) else {"type": str(value)}
+
+
+def check_task(center: Center, task: Task, graph: Mapping[str, Any] | None) -> list[Problem]:
+    """Every problem of a task with its triggers, payload and graph."""
+    problems: list[Problem] = []
+    if task.task_type == "composite":
+        problems += _check_graph(center, task, graph)
+    else:
+        kind = registry.find(task.task_type)
+        if kind is None:
+            names = ", ".join(registry.keys())
+            text = f"there is no task type {task.task_type!r}; known: {names}"
+            broken = registry.broken.get(task.task_type)
+            problems.append(Problem("unknown_type", "taskType", f"{text}. It is broken: {broken}" if broken else text))
+        else:
+            problems += kind.check(task.payload)
+        if graph is not None:
+            problems.append(Problem("graph", "graph", "only a composite has steps"))
+    now = utc_now()
+    for index, trigger in enumerate(task.triggers):
+        problems += check_trigger(trigger, now, f"triggers[{index}]")
+    if task.triggers and task.status is TaskStatus.DISABLED:
+        problems.append(Problem("disabled", "triggers", "a disabled task takes no trigger; enable it first"))
+    return problems
+
+
+def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None) -> list[Problem]:
+    if graph is None:
+        return [Problem("no_steps", "graph", "a composite needs a graph with steps and edges")]
+    spec, problems = CompositeSpec.read({**graph, "name": task.slug}, name=task.slug)
+    return [*problems, *check(spec, known(center)).errors]
+
+
+def save(
+    center: Center,
+    data: Any,
+    caller: Caller,
+    *,
+    update: str | None = None,
+    expected_revision: int | None = None,
+    deploy: bool = True,
+) -> Task:
+    """Create a task, or merge into the task ``update``. Stored and published, or refused as a whole."""
+    store = center.store
+    before = store.get_task(update) if update else None
+    task, graph = parse(data, base=before)
+    if before is not None:
+        task = task.model_copy(update={"id": before.id, "created_at": before.created_at})
+        graph = graph if graph is not None else store.find_graph(before.id)
+    task = task.model_copy(update={"triggers": tuple(_complete(trigger, task) for trigger in task.triggers)})
+    problems = [p for p in check_task(center, task, graph) if p.severity == "error"]
+    if problems:
+        raise ValidationFailed(f"the task {task.name!r}", problems)
+    verb = "updated" if before else "created"
+    entry = caller.entry(
+        f"task_{verb}",
+        task_id=task.id,
+        object=f"task {task.slug}",
+        before=redact(before.to_json()) if before else None,
+        after=redact(task.to_json()),
+        message=f"{task.deployment_name} was {verb}",
+    )
+    saved = store.save_task(
+        task,
+        graph=graph,
+        expected_revision=expected_revision if before else 0,
+        audit=(entry,),
+        events=(events.task_changed(verb, task, utc_now()),),
+    )
+    if deploy:
+        _deploy(center, saved, before)
+    return saved
+
+
+def _complete(trigger: Trigger, task: Task) -> Trigger:
+    """Fill what only the moment of writing knows: the interval's anchor and the first slot."""
+    now = utc_now()
+    if trigger.type == "interval" and trigger.anchor is None:
+        trigger = trigger.model_copy(update={"anchor": now.replace(microsecond=0)})
+    problems = check_trigger(trigger, now, "trigger")
+    due = None if problems else next_slot(trigger, now)
+    return trigger.model_copy(update={"task_id": task.id, "next_run_at": due})
+
+
+def _deploy(center: Center, task: Task, before: Task | None) -> None:
+    """Make the deployment; without a Prefect server it is made at the next start."""
+    try:
+        if before is not None and before.deployment_name != task.deployment_name:
+            old = center.gateway.find_deployment(before.deployment_name)
+            if old is not None:
+                center.gateway.delete_deployment(str(old["id"]))
+        publish(center.gateway, [task])
+    except ServerAway:
+        return
+
+
+def get(center: Center, name: str) -> Task:
+    """By id or slug, also as ``<task type>/<slug>``."""
+    task = center.store.find_task(name)
+    if task is None and "/" in name:
+        kind, _, slug = name.partition("/")
+        task = center.store.find_task(slug)
+        if task is not None and task.task_type != kind:
+            task = None
+    if task is None:
+        names = ", ".join(t.slug for t in center.store.list_tasks(TaskFilter(limit=20)))
+        raise NotFound(f"there is no task {name!r}" + (f"; there are: {names}" if names else ""), name=name)
+    return task
+
+
+def list_tasks(center: Center, where: TaskFilter = TaskFilter()) -> list[dict[str, Any]]:
+    """Each task as JSON with its last run and its next slot."""
+    now = utc_now()
+    rows = []
+    for task in center.store.list_tasks(where):
+        last = _last_run(center, task.id)
+        active = task.status is TaskStatus.ACTIVE
+        slots = [next_slot(t, now) for t in task.triggers if t.enabled] if active else []
+        due = min((slot for slot in slots if slot is not None), default=None)
+        rows.append(
+            {
+                **task.to_json(),
+                "lastRunStatus": last.status.value if last else None,
+                "lastRunAt": last.created_at.isoformat() if last else None,
+                "nextRunAt": due.isoformat() if due else None,
+            }
+        )
+    return rows
+
+
+def _last_run(center: Center, task_id: str) -> Any:
+    from taskcenter.ports import RunFilter
+
+    items = center.store.list_runs(RunFilter(task_id=task_id, limit=1)).items
+    return items[0] if items else None
+
+
+def delete(center: Center, name: str, caller: Caller) -> Task:
+    """Remove the task with its runs and its deployment; audit entries stay."""
+    task = get(center, name)
+    entry = caller.entry(
+        "task_deleted",
+        task_id=task.id,
+        object=f"task {task.slug}",
+        before=redact(task.to_json()),
+        message=f"{task.deployment_name} was deleted",
+    )
+    found = center.gateway.find_deployment(task.deployment_name)
+    center.store.delete_task(task.id, audit=(entry,), events=(events.task_changed("deleted", task, utc_now()),))
+    if found is not None:
+        center.gateway.delete_deployment(str(found["id"]))
+    return task
+
+
+# import and export ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImportItem:
+    """One task of an import: create, update, same or refused, with its problems."""
+
+    name: str
+    kind: str
+    problems: Sequence[Problem] = field(default_factory=tuple)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "kind": self.kind, "problems": [p.to_dict() for p in self.problems]}
+
+
+def export(center: Center, names: Sequence[str] = ()) -> dict[str, Any]:
+    """A task list that ``import_tasks`` takes; all tasks when no name is given."""
+    tasks = [get(center, name) for name in names] if names else center.store.list_tasks(TaskFilter(limit=500))
+    rows = []
+    for task in tasks:
+        data = task.to_json()
+        for name in ("id", "revision", "createdAt", "updatedAt"):
+            data.pop(name)
+        for trigger in data["triggers"]:
+            for name in ("taskId", "nextRunAt", "lastRunAt"):
+                trigger.pop(name)
+        graph = center.store.find_graph(task.id)
+        rows.append({**data, "graph": graph} if graph is not None else data)
+    return {"schemaVersion": 1, "importMode": "create_task_requests", "tasks": rows}
+
+
+def import_tasks(center: Center, document: Any, caller: Caller, *, apply: bool) -> list[ImportItem]:
+    """Preview an import, and carry it out when ``apply`` and nothing is refused."""
+    rows = document.get("tasks") if isinstance(document, Mapping) else document
+    if not isinstance(rows, list):
+        text = "must hold a list under 'tasks' (schemaVersion 1)"
+        raise ValidationFailed("the import", [Problem("not_list", "tasks", text)])
+    if isinstance(document, Mapping) and document.get("schemaVersion", 1) != 1:
+        text = f"{document['schemaVersion']!r} is not known; known: 1"
+        raise ValidationFailed("the import", [Problem("version", "schemaVersion", text)])
+    items = [_preview(center, row, index) for index, row in enumerate(rows)]
+    if apply and all(item.kind != "refused" for item in items):
+        for item in items:
+            if item.kind in ("create", "update"):
+                slug = str(item.data.get("slug")) if item.kind == "update" else None
+                save(center, item.data, caller, update=slug)
+    return items
+
+
+def _preview(center: Center, row: Any, index: int) -> ImportItem:
+    name = (
+        str(row.get("name") or row.get("slug") or f"tasks[{index}]") if isinstance(row, Mapping) else f"tasks[{index}]"
+    )
+    try:
+        task, graph = parse(row)
+        before = center.store.find_task(task.slug)
+        problems = [p for p in check_task(center, task, graph) if p.severity == "error"]
+    except ValidationFailed as error:
+        return ImportItem(name, "refused", error.problems)
+    except TaskCenterError as error:
+        return ImportItem(name, "refused", (Problem(error.code, "", error.message),))
+    if problems:
+        return ImportItem(name, "refused", problems)
+    data = {**row, "slug": task.slug}
+    if before is None:
+        return ImportItem(name, "create", data=data)
+    merged, _ = parse(row, base=before)
+    unchanged = {"id", "revision", "created_at", "updated_at", "triggers"}
+    same = merged.model_dump(exclude=unchanged) == before.model_dump(exclude=unchanged)
+    same = same and _same_triggers(merged.triggers, before.triggers)
+    same = same and (graph is None or graph == _bare(center.store.find_graph(before.id)))
+    return ImportItem(name, "same" if same else "update", data=data)
+
+
+def _bare(graph: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return dict(graph) if graph is not None else None
+
+
+def _same_triggers(new: Sequence[Trigger], old: Sequence[Trigger]) -> bool:
+    volatile = {"id", "task_id", "next_run_at", "last_run_at", "anchor"}
+    return [t.model_dump(exclude=volatile) for t in new] == [t.model_dump(exclude=volatile) for t in old]
