@@ -8,7 +8,7 @@ by name and does not stop the rest.
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 import inspect
 import re
@@ -136,7 +136,7 @@ class Registry:
             return
         self._folder_read = True
         for file in _files(self.folder):
-            self._load(file.name, lambda file=file: _import_file(file))
+            self._load(file.name, functools.partial(_import_file, file))
 
     def _load(self, name: str, load: Callable[[], Any]) -> None:
         try:

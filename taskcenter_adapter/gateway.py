@@ -129,7 +129,7 @@ class Gateway:
         ids = sorted({str(d["flow_id"]) for d in deployments})
         names: dict[str, str] = {}
         for at in range(0, len(ids), _PAGE):
-            which = {"flows": {"id": {"any_": ids[at : at + _PAGE]}}}
+            which: Json = {"flows": {"id": {"any_": ids[at : at + _PAGE]}}}
             names.update({str(flow["id"]): flow["name"] for flow in self._pages("/flows/filter", which)})
         return [{**d, "flow_name": names[str(d["flow_id"])]} for d in deployments]
 
@@ -144,9 +144,9 @@ class Gateway:
         """Make the schedules of a deployment those of ``want``, by slug; unchanged ones are left alone."""
         by_slug = {schedule.get("slug"): schedule for schedule in have}
         wanted = {schedule["slug"] for schedule in want}
-        for slug, schedule in by_slug.items():
+        for slug, known in by_slug.items():
             if slug not in wanted:
-                self._call("DELETE", f"/deployments/{deployment_id}/schedules/{schedule['id']}")
+                self._call("DELETE", f"/deployments/{deployment_id}/schedules/{known['id']}")
         new = [dict(schedule) for schedule in want if schedule["slug"] not in by_slug]
         if new:
             self._call("POST", f"/deployments/{deployment_id}/schedules", new)

@@ -8,19 +8,20 @@ here, so replaying twice changes nothing).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from composites.engine import StepChange
 from composites.model import CompositeSpec
-from taskcenter.errors import TaskCenterError
+from taskcenter.errors import ServerAway, TaskCenterError
 from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun
 from taskcenter.ports import Changes, Store
 from taskcenter.redaction import redact, redact_text
@@ -218,13 +219,20 @@ class Recorder:
                 time.sleep(0.5)
 
     def _write(self, changes: Changes) -> bool:
+        """False when the database is away and the changes must be kept."""
         try:
             self._store.record(changes)
-        except TaskCenterError as error:
+        except ServerAway as error:
             if self._failing_since is None:
                 self._failing_since = time.monotonic()
                 _LOG.warning("the record cannot be written now and is kept: %s", error.message)
             return False
+        except TaskCenterError as error:
+            # one row that cannot be stored (its run was deleted meanwhile) must not hold back the others
+            _LOG.warning("a part of the record is refused: %s", error.message)
+            for part in _singly(changes):
+                with contextlib.suppress(TaskCenterError):
+                    self._store.record(part)
         self._failing_since = None
         return True
 
@@ -253,6 +261,15 @@ def _merged(old: Changes, new: Changes) -> Changes:
         audit=(*old.audit, *new.audit),
         events=(*old.events, *new.events),
     )
+
+
+def _singly(changes: Changes) -> Iterator[Changes]:
+    """The same changes one row at a time, in the order in which they depend on each other."""
+    yield from (Changes(runs=(row,)) for row in changes.runs)
+    yield from (Changes(steps=(row,)) for row in changes.steps)
+    yield from (Changes(logs=(row,)) for row in changes.logs)
+    yield from (Changes(audit=(row,)) for row in changes.audit)
+    yield from (Changes(events=(row,)) for row in changes.events)
 
 
 _KINDS: dict[str, type[Model]] = {

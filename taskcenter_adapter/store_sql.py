@@ -428,7 +428,7 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
         sa.and_(
             old.status == _constant(move.source),
             new.status == _constant(move.target),
-            
+            *([new.phase == _constant(move.phase)] if move.phase else []),
         )
         for move in rules.moves
     ]

@@ -4,7 +4,7 @@ from composites import Composite
 
 sales = Composite(
     "nightly-sales",
-    description="Counts orders in the shop, builds the daily figures, checks them against the source, alarms on failure.",
+    description="Counts the shop's orders, builds the daily figures, checks them, raises the alarm on failure.",
     tags=["sales", "demo"],
     inputs={"since": "2025-01-01"},
 )
@@ -28,7 +28,7 @@ copy = sales.step(
         insert into daily_sales
         select ordered_on, count(*), sum(total_cents) from shop.orders where ordered_on >= :since group by ordered_on;
     """,
-    parameters={"since": "{{inputs.since}}"},
+    parameters={"since": "{{inputs.since}}", "shop": "{{env.TASKCENTER_HOME}}/sample/shop.db"},
     transaction="none",
     retries=2,
     retry_backoff_ms=500,

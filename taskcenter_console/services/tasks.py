@@ -25,6 +25,7 @@ from .center import Caller, Center
 
 __all__ = [
     "ImportItem",
+    "all_tasks",
     "check_task",
     "delete",
     "export",
@@ -232,6 +233,16 @@ def list_tasks(center: Center, where: TaskFilter = TaskFilter()) -> list[dict[st
     return rows
 
 
+def all_tasks(center: Center) -> list[Task]:
+    """Every task there is."""
+    tasks: list[Task] = []
+    while True:
+        page = center.store.list_tasks(TaskFilter(limit=500, offset=len(tasks)))
+        tasks.extend(page)
+        if len(page) < 500:
+            return tasks
+
+
 def _last_run(center: Center, task_id: str) -> Any:
     from taskcenter.ports import RunFilter
 
@@ -274,7 +285,7 @@ class ImportItem:
 
 def export(center: Center, names: Sequence[str] = ()) -> dict[str, Any]:
     """A task list that ``import_tasks`` takes; all tasks when no name is given."""
-    tasks = [get(center, name) for name in names] if names else center.store.list_tasks(TaskFilter(limit=500))
+    tasks = [get(center, name) for name in names] if names else all_tasks(center)
     rows = []
     for task in tasks:
         data = task.to_json()

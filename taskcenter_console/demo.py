@@ -1,0 +1,74 @@
+"""``taskcenter demo``: everything started, a plan shown, a run watched, its result, and where to go from there."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from taskcenter.settings import Settings
+from taskcenter.status import RunStatus
+from taskcenter_adapter.processes import free_port, port_is_free
+
+from . import terminal
+from .services import composites as composite_service
+from .services import runs as run_service
+from .services.center import Caller, Center
+from .up import running
+
+__all__ = ["demo"]
+
+_STORY = "nightly-sales"
+
+
+def _free(settings: Settings) -> Settings:
+    """A demonstration does not fail over a taken port: it takes another one and says so."""
+    for name in ("port", "prefect_port"):
+        wanted = getattr(settings, name)
+        if wanted and not port_is_free(wanted):
+            other = free_port()
+            terminal.say(f"port {wanted} is taken by another program, so {other} is used")
+            settings = replace(settings, **{name: other})
+    return settings
+
+
+def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
+    """Show the road from a composite to a finished, explained run; then serve, or stop with ``once``.
+
+    Returns the exit code: 0 when the run succeeded.
+    """
+    begin = time.monotonic()
+    code = 1
+    try:
+        with running(_free(settings), workers, terminal.say) as stack:
+            code = _story(stack.settings, begin)
+            terminal.heading("Where to look")
+            for name, address in stack.addresses():
+                terminal.say(f"  {name:12s} {address}")
+            terminal.heading("Three next commands (in a second shell, from this folder)")
+            home = "" if settings.home == Settings.from_env({}).home else f"TASKCENTER_HOME={settings.home} "
+            prefect = "" if stack.settings.prefect_port == 4200 else f"PREFECT_API_URL={stack.prefect_api_url} "
+            terminal.say(f"  {home}taskcenter run fails-midway")
+            terminal.say(f"  {home}taskcenter plan open-orders")
+            terminal.say(f"  {prefect}prefect deployment run 'composite/{_STORY}' --watch")
+            if not once:
+                terminal.say("\nserving; Ctrl-C stops everything")
+                stack.watch()
+    except KeyboardInterrupt:
+        terminal.say("stopped")
+        return 0
+    return code
+
+
+def _story(settings: Settings, begin: float) -> int:
+    caller = Caller("demo", "cli")
+    with Center(settings) as center:
+        terminal.heading(f"The plan of {_STORY} (nothing is executed)")
+        plan, spec = composite_service.plan(center, _STORY)
+        terminal.show_plan(plan, spec)
+        terminal.heading("The run")
+        run = run_service.start(center, _STORY, caller)
+        finished = terminal.watch_run(center, run.id)
+        terminal.heading("Its result")
+        terminal.show_run(center, finished.id)
+        terminal.say(f"\nfrom start to first finished run: {time.monotonic() - begin:.1f} s")
+        return 0 if finished.status is RunStatus.SUCCESS else 1

@@ -1,0 +1,81 @@
+"""The Task Center service: the API on one loopback port, the reconciler and the replay of spooled records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import uvicorn
+
+from taskcenter.clock import utc_now
+from taskcenter.errors import TaskCenterError
+from taskcenter.settings import Settings
+from taskcenter_adapter.reconcile import reconcile
+from taskcenter_adapter.recorder import replay_spool
+from taskcenter_adapter.runtime import spool_folder
+
+from .api.app import make_app
+from .services.center import Center
+
+__all__ = ["serve"]
+
+_LOG = logging.getLogger("taskcenter.service")
+_EVERY = 10.0
+"""Seconds between two passes of the reconciler."""
+
+
+class _Housekeeper(threading.Thread):
+    """Replays spooled records and reconciles with Prefect, on handles of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="housekeeper", daemon=True)
+        self._settings = settings
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        with Center(self._settings) as center:
+            while not self._stop.is_set():
+                try:
+                    replayed = replay_spool(center.store, spool_folder(self._settings.home))
+                    if replayed:
+                        _LOG.info("%d spooled records were written", replayed)
+                    report = reconcile(center.store, center.gateway, utc_now())
+                    for difference in report.differences:
+                        if difference.repaired:
+                            _LOG.info("reconciled: %s", difference)
+                except TaskCenterError as error:
+                    _LOG.warning("%s", error.message.splitlines()[0])
+                except Exception:  # a pass that fails must not end the passes after it
+                    _LOG.exception("a pass of the reconciler failed")
+                self._stop.wait(_EVERY)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.join(15)
+
+
+def serve(settings: Settings) -> int:
+    """Serve on 127.0.0.1 until SIGTERM or Ctrl-C; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    housekeeper = _Housekeeper(settings)
+    with Center(settings) as center:
+        hosts = ("127.0.0.1", "localhost", "[::1]")
+        app = make_app(center, allowed_hosts=hosts)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, host="127.0.0.1", port=settings.port, log_level="warning", access_log=False, lifespan="on"
+            )
+        )
+        housekeeper.start()
+        try:
+            server.run()
+        finally:
+            housekeeper.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    raise SystemExit(serve(Settings.from_env()))
