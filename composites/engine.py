@@ -183,8 +183,9 @@ class _Run:
                 for key, outcome, started, call in ended:
                     self._take(key, outcome, started, call)
                     self._apply(self.walker.report({key: outcome}))
-                if should_stop is not None and should_stop() and self.walker.halted is None:
-                    self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
+                if should_stop is not None and not self.cancelling and should_stop():
+                    if self.walker.halted is None:
+                        self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
                     self._cancel_running()
         except asyncio.CancelledError:
             if self.walker.halted is None:

@@ -214,7 +214,8 @@ class Walker:
         if not first:
             return Ending(True, f"stopped: {self.halted}; {tail}", unhandled, handled)
         plural = "s" if total != 1 else ""
-        text = f"{len(unhandled)} of {total} step{plural} failed, first {first!r}: {(error or 'no message').splitlines()[0]} ({tail})"
+        said = (error or "no message").splitlines()[0]
+        text = f"{len(unhandled)} of {total} step{plural} failed, first {first!r}: {said} ({tail})"
         return Ending(True, text, unhandled, handled)
 
     # deciding ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,28 +33,31 @@ class Caller:
 
 @dataclass
 class Center:
-    """The handles of one process; both are opened when first asked for."""
+    """The handles of one process; both are opened when first asked for, once, whichever thread asks."""
 
     settings: Settings
     open_store: Callable[[], Store] | None = None
     open_gateway: Callable[[], Gateway] | None = None
     _store: Store | None = field(default=None, repr=False)
     _gateway: Gateway | None = field(default=None, repr=False)
+    _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         registry.folder = registry.folder or self.settings.project / "task_types"
 
     @property
     def store(self) -> Store:
-        if self._store is None:
-            self._store = self.open_store() if self.open_store else open_store(database_url(self.settings))
-        return self._store
+        with self._opening:
+            if self._store is None:
+                self._store = self.open_store() if self.open_store else open_store(database_url(self.settings))
+            return self._store
 
     @property
     def gateway(self) -> Gateway:
-        if self._gateway is None:
-            self._gateway = self.open_gateway() if self.open_gateway else Gateway(prefect_api_url(self.settings))
-        return self._gateway
+        with self._opening:
+            if self._gateway is None:
+                self._gateway = self.open_gateway() if self.open_gateway else Gateway(prefect_api_url(self.settings))
+            return self._gateway
 
     def prefect_url(self) -> str | None:
         """The Prefect UI's address, when a server is known."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from composites.load import Broken, Found, catalog, find, load_file
 from composites.model import CompositeSpec
@@ -15,11 +14,13 @@ from composites.resume import apply_set, select
 from composites.validate import Known, check
 from composites.walk import Overrides
 from taskcenter.errors import Problem, Refused, TaskCenterError, ValidationFailed
-from taskcenter.options import RunOptions
 from taskcenter.settings import Settings
 from taskcenter.task_types import registry
 
-from .center import Caller, Center
+if TYPE_CHECKING:  # a plan from a file imports no HTTP client and no database library
+    from taskcenter.options import RunOptions
+
+    from .center import Caller, Center
 
 __all__ = ["Named", "adopt_catalog", "check_named", "locate", "plan", "plan_offline"]
 
@@ -89,22 +90,25 @@ def _has_connection(name: str) -> bool | None:
 
 
 def plan_offline(
-    named: Named, settings: Settings, *, inputs: Mapping[str, Any] | None = None, options: RunOptions = RunOptions()
+    named: Named, settings: Settings, *, inputs: Mapping[str, Any] | None = None, options: RunOptions | None = None
 ) -> tuple[Plan, CompositeSpec]:
     """The plan of a composite in a file; no server is asked. Raises ValidationFailed with all problems."""
     return _plan(named, offline_known(settings), inputs, options, {}, Overrides())
 
 
 def plan(
-    center: Center, name: str, *, inputs: Mapping[str, Any] | None = None, options: RunOptions = RunOptions()
+    center: Center, name: str, *, inputs: Mapping[str, Any] | None = None, options: RunOptions | None = None
 ) -> tuple[Plan, CompositeSpec]:
     """The plan of a saved (or catalogue) composite, with what history says about durations.
 
     Refused when ``options.plan_hash`` is not the hash of now; the difference is in the message.
     """
     from flows.running.definitions import overrides_of
+    from taskcenter.options import RunOptions
 
     from .tasks import known
+
+    options = options or RunOptions()
 
     named = locate(name, center.settings, center)[0]
     history = expectations(center, named.task_id) if named.task_id else {}
@@ -124,15 +128,15 @@ def _plan(
     named: Named,
     known: Known,
     inputs: Mapping[str, Any] | None,
-    options: RunOptions,
+    options: RunOptions | None,
     history: Mapping[str, Expectation],
     reused: Overrides,
 ) -> tuple[Plan, CompositeSpec]:
     errors = check(named.spec, known).errors
     if errors:
         raise ValidationFailed(f"the composite {named.spec.name!r}", errors)
-    spec = apply_set(named.spec, options.set)
-    chosen = reused if options.resume else _selected(spec, options)
+    spec = apply_set(named.spec, options.set) if options else named.spec
+    chosen = reused if options and options.resume else _selected(spec, options)
     made = make_plan(
         spec,
         find_type=registry.find,
@@ -146,7 +150,9 @@ def _plan(
     return made, spec
 
 
-def _selected(spec: CompositeSpec, options: RunOptions) -> Overrides:
+def _selected(spec: CompositeSpec, options: RunOptions | None) -> Overrides:
+    if options is None:
+        return Overrides()
     return select(
         spec,
         only=options.only,
@@ -198,6 +204,8 @@ def differences(old: CompositeSpec, new: CompositeSpec) -> str:
 
 def expectations(center: Center, task_id: str, runs: int = 20) -> dict[str, Expectation]:
     """How long each step took in the last successful runs: median and 95th percentile, in seconds."""
+    import statistics
+
     from taskcenter.ports import RunFilter
     from taskcenter.status import RunStatus
 

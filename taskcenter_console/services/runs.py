@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from deployments.publish import publish
+from deployments.spec import POOL
 from taskcenter.clock import utc_now
 from taskcenter.errors import Problem, Refused, ServerAway, ValidationFailed
-from taskcenter.models import LogLine, Run, Task
+from taskcenter.models import LogLine, Run, StepRun, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Changes, Page, RunFilter
 from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
@@ -21,20 +20,21 @@ from taskcenter_adapter.mapping import tags_for
 from . import composites as composite_service
 from . import tasks as task_service
 from .center import Caller, Center
+from .options import parse_options
 
-__all__ = ["details", "follow", "get", "list_runs", "logs", "parse_options", "start", "wait"]
-
-
-def parse_options(data: Mapping[str, Any] | None) -> RunOptions:
-    """Per-run options from JSON; raises ValidationFailed with every problem."""
-    try:
-        return RunOptions.model_validate(dict(data or {}))
-    except ValidationError as error:
-        problems = [
-            Problem(item["type"], f"options.{'.'.join(map(str, item['loc']))}", item["msg"])
-            for item in error.errors(include_url=False)
-        ]
-        raise ValidationFailed("the run's options", problems) from None
+__all__ = [
+    "all_logs",
+    "details",
+    "follow",
+    "get",
+    "list_runs",
+    "logs",
+    "parse_options",
+    "start",
+    "steps",
+    "wait",
+    "workers_online",
+]
 
 
 def start(
@@ -143,8 +143,29 @@ def details(center: Center, run_id: str) -> dict[str, Any]:
     }
 
 
+def steps(center: Center, run_id: str) -> list[StepRun]:
+    """The steps of a run, in their order."""
+    return list(center.store.list_steps(run_id))
+
+
+def workers_online(center: Center) -> int | None:
+    """How many workers could take a run now; None when the Prefect server cannot be asked."""
+    try:
+        return center.gateway.workers_online(POOL)
+    except ServerAway:
+        return None
+
+
 def logs(center: Center, run_id: str, *, after: int = -1, limit: int = 1000) -> list[LogLine]:
     return list(center.store.list_logs(get(center, run_id).id, after=after, limit=limit))
+
+
+def all_logs(center: Center, run_id: str) -> Iterator[LogLine]:
+    """Every line there is so far, page by page."""
+    run_id, after = get(center, run_id).id, -1
+    while lines := center.store.list_logs(run_id, after=after, limit=2000):
+        yield from lines
+        after = lines[-1].sequence
 
 
 def follow(center: Center, run_id: str, *, every: float = 0.2, timeout: float | None = None) -> Iterator[LogLine]:

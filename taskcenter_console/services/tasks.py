@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,6 +29,7 @@ __all__ = [
     "all_tasks",
     "check_task",
     "delete",
+    "details",
     "export",
     "get",
     "import_tasks",
@@ -105,8 +107,10 @@ def _schedule(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {"type": str(value)}
 
 
-def check_task(center: Center, task: Task, graph: Mapping[str, Any] | None) -> list[Problem]:
-    """Every problem of a task with its triggers, payload and graph."""
+def check_task(
+    center: Center, task: Task, graph: Mapping[str, Any] | None, *, before: Task | None = None
+) -> list[Problem]:
+    """Every problem of a task with its triggers, payload and graph. ``before``: the task that it would replace."""
     problems: list[Problem] = []
     if task.task_type == "composite":
         problems += _check_graph(center, task, graph)
@@ -124,14 +128,26 @@ def check_task(center: Center, task: Task, graph: Mapping[str, Any] | None) -> l
     now = utc_now()
     for index, trigger in enumerate(task.triggers):
         problems += check_trigger(trigger, now, f"triggers[{index}]")
-    if task.triggers and task.status is TaskStatus.DISABLED:
+    if task.status is _status(before) is TaskStatus.DISABLED and _added(task, before):
         problems.append(Problem("disabled", "triggers", "a disabled task takes no trigger; enable it first"))
     return problems
+
+
+def _status(task: Task | None) -> TaskStatus | None:
+    return task.status if task is not None else None
+
+
+def _added(task: Task, before: Task | None) -> bool:
+    """Whether there is a trigger that was not there before. Those of a task that is being disabled stay."""
+    have = {trigger.id for trigger in before.triggers} if before is not None else set()
+    return any(trigger.id not in have for trigger in task.triggers)
 
 
 def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None) -> list[Problem]:
     if graph is None:
         return [Problem("no_steps", "graph", "a composite needs a graph with steps and edges")]
+    if not isinstance(graph, Mapping):
+        return [Problem("not_object", "graph", f"must be a JSON object, not {type(graph).__name__}")]
     spec, problems = CompositeSpec.read({**graph, "name": task.slug}, name=task.slug)
     return [*problems, *check(spec, known(center)).errors]
 
@@ -153,7 +169,7 @@ def save(
         task = task.model_copy(update={"id": before.id, "created_at": before.created_at})
         graph = graph if graph is not None else store.find_graph(before.id)
     task = task.model_copy(update={"triggers": tuple(_complete(trigger, task) for trigger in task.triggers)})
-    problems = [p for p in check_task(center, task, graph) if p.severity == "error"]
+    problems = [p for p in check_task(center, task, graph, before=before) if p.severity == "error"]
     if problems:
         raise ValidationFailed(f"the task {task.name!r}", problems)
     verb = "updated" if before else "created"
@@ -216,21 +232,26 @@ def get(center: Center, name: str) -> Task:
 def list_tasks(center: Center, where: TaskFilter = TaskFilter()) -> list[dict[str, Any]]:
     """Each task as JSON with its last run and its next slot."""
     now = utc_now()
-    rows = []
-    for task in center.store.list_tasks(where):
-        last = _last_run(center, task.id)
-        active = task.status is TaskStatus.ACTIVE
-        slots = [next_slot(t, now) for t in task.triggers if t.enabled] if active else []
-        due = min((slot for slot in slots if slot is not None), default=None)
-        rows.append(
-            {
-                **task.to_json(),
-                "lastRunStatus": last.status.value if last else None,
-                "lastRunAt": last.created_at.isoformat() if last else None,
-                "nextRunAt": due.isoformat() if due else None,
-            }
-        )
-    return rows
+    return [_row(center, task, now) for task in center.store.list_tasks(where)]
+
+
+def details(center: Center, name: str) -> dict[str, Any]:
+    """One task as a list shows it, with its graph when it is a composite."""
+    task = get(center, name)
+    return {**_row(center, task, utc_now()), "graph": center.store.find_graph(task.id)}
+
+
+def _row(center: Center, task: Task, now: datetime) -> dict[str, Any]:
+    last = _last_run(center, task.id)
+    active = task.status is TaskStatus.ACTIVE
+    slots = [next_slot(t, now) for t in task.triggers if t.enabled] if active else []
+    due = min((slot for slot in slots if slot is not None), default=None)
+    return {
+        **task.to_json(),
+        "lastRunStatus": last.status.value if last else None,
+        "lastRunAt": last.created_at.isoformat() if last else None,
+        "nextRunAt": due.isoformat() if due else None,
+    }
 
 
 def all_tasks(center: Center) -> list[Task]:
@@ -308,13 +329,26 @@ def import_tasks(center: Center, document: Any, caller: Caller, *, apply: bool) 
     if isinstance(document, Mapping) and document.get("schemaVersion", 1) != 1:
         text = f"{document['schemaVersion']!r} is not known; known: 1"
         raise ValidationFailed("the import", [Problem("version", "schemaVersion", text)])
-    items = [_preview(center, row, index) for index, row in enumerate(rows)]
+    items = _without_doubles([_preview(center, row, index) for index, row in enumerate(rows)])
     if apply and all(item.kind != "refused" for item in items):
         for item in items:
             if item.kind in ("create", "update"):
                 slug = str(item.data.get("slug")) if item.kind == "update" else None
                 save(center, item.data, caller, update=slug)
     return items
+
+
+def _without_doubles(items: Sequence[ImportItem]) -> list[ImportItem]:
+    """Refuses the second of two rows for one task: applied, it would fail after the first was saved."""
+    seen: set[str] = set()
+    checked = []
+    for item in items:
+        slug = str(item.data.get("slug", ""))
+        if slug and slug in seen:
+            item = ImportItem(item.name, "refused", (Problem("twice", "slug", f"{slug!r} stands in the import twice"),))
+        seen.add(slug)
+        checked.append(item)
+    return checked
 
 
 def _preview(center: Center, row: Any, index: int) -> ImportItem:

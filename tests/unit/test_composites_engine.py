@@ -256,6 +256,24 @@ def test_asked_to_stop_the_running_are_cancelled_and_the_rest_skipped() -> None:
     assert result.ending.message == "stopped: the run was cancelled; 1 succeeded, 0 failed, 3 skipped"
 
 
+def test_asked_to_stop_while_it_waits_for_the_last_steps_of_a_halt() -> None:
+    spec = composite("a b c", max_parallel=3)
+    stop: list[bool] = []
+
+    async def do(call: StepCall) -> Any:
+        if call.key == "a":
+            raise StepFailed("no")
+        if call.key == "b":
+            await asyncio.sleep(0)
+            stop.append(True)
+            return None
+        await asyncio.Event().wait()
+
+    _, seen = run(spec, do, should_stop=lambda: bool(stop))
+    assert seen.final == {"a": FAILED, "b": SUCCESS, "c": SKIPPED}
+    assert seen.last("c").reason == Reason(ReasonCode.HALTED_BY, step="a")
+
+
 def test_cancelled_from_outside_every_step_is_told_ended_before_it_leaves() -> None:
     spec = composite({"a": {}, "b": {"map_over": [1, 2, 3], "map_parallel": 2}, "c": {}}, [("a", "c")])
 

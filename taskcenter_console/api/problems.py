@@ -1,0 +1,153 @@
+"""Every refusal of the API in one form: ``application/problem+json`` (RFC 9457) with a path and a sentence. (spec 7.4)"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from taskcenter.errors import Problem, Refused, ServerAway, TaskCenterError, ValidationFailed
+
+__all__ = [
+    "MEDIA_TYPE",
+    "FieldProblem",
+    "PreconditionFailed",
+    "ProblemDocument",
+    "ProblemResponse",
+    "add_handlers",
+    "documented",
+    "problem",
+]
+
+MEDIA_TYPE = "application/problem+json"
+_UNSENDABLE = re.compile("[\ud800-\udfff]")
+
+
+class PreconditionFailed(Refused):
+    """The definition is not the one that If-Match names."""
+
+    status = 412
+    code = "precondition_failed"
+
+
+class FieldProblem(BaseModel):
+    """One thing that is wrong, and where."""
+
+    path: str = Field(description="Where it stands: `payload.sql`, `triggers[0].cronExpression`; empty for the whole.")
+    code: str = Field(description="A stable word for programs.")
+    message: str = Field(description="A sentence for people.")
+
+
+class ProblemDocument(BaseModel):
+    """What every answer from 400 up holds."""
+
+    type: str = Field(description="A URN that names the kind of problem.")
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong here, and what to do.")
+    errors: list[FieldProblem] = []
+    id: str | None = Field(None, description="For a 500: the id under which the server's log tells more.")
+
+
+class ProblemResponse(JSONResponse):
+    media_type = MEDIA_TYPE
+
+
+def problem(
+    status: int,
+    detail: str,
+    *,
+    code: str | None = None,
+    title: str | None = None,
+    errors: Iterable[Problem] = (),
+    headers: Mapping[str, str] | None = None,
+    error_id: str | None = None,
+) -> ProblemResponse:
+    """The answer for a refusal. Text that UTF-8 cannot carry is replaced: an answer is always sent."""
+    phrase = HTTPStatus(status).phrase
+    body: dict[str, Any] = {
+        "type": f"urn:taskcenter:problem:{code or phrase.lower().replace(' ', '_').replace(chr(39), '')}",
+        "title": title or phrase,
+        "status": status,
+        "detail": _sendable(detail),
+        "errors": [
+            {"path": _sendable(item.path), "code": item.code, "message": _sendable(item.message)} for item in errors
+        ],
+    }
+    if error_id is not None:
+        body["id"] = error_id
+    return ProblemResponse(body, status, headers=dict(headers or {}))
+
+
+def _sendable(text: str) -> str:
+    return _UNSENDABLE.sub("\ufffd", text)
+
+
+def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, for its entry in the OpenAPI document."""
+    return {code: {"model": ProblemDocument, "description": HTTPStatus(code).phrase} for code in codes}
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Every error a route may raise, in the one form."""
+
+    async def on_task_center_error(_: Request, error: Exception) -> ProblemResponse:
+        assert isinstance(error, TaskCenterError)
+        title = (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".")
+        headers = {"Retry-After": "5"} if isinstance(error, ServerAway) else None
+        found: Sequence[Problem] = ()
+        detail = error.message
+        if isinstance(error, ValidationFailed):
+            found, detail = error.problems, detail.splitlines()[0].rstrip(":")
+        return problem(error.status, detail, code=error.code, title=title, errors=found, headers=headers)
+
+    async def on_bad_request(_: Request, error: Exception) -> ProblemResponse:
+        assert isinstance(error, RequestValidationError)
+        items = error.errors()
+        if any(item["type"] == "json_invalid" for item in items):
+            return problem(400, "the body is not JSON", code="not_json")
+        found = [Problem(str(item["type"]), _path(item["loc"]), _sentence(item)) for item in items]
+        return problem(
+            422,
+            f"the request has {len(found)} problem{'s' if len(found) != 1 else ''}",
+            code=ValidationFailed.code,
+            title="What was given is not valid",
+            errors=found,
+        )
+
+    async def on_http_error(request: Request, error: Exception) -> ProblemResponse:
+        assert isinstance(error, HTTPException)
+        detail = str(error.detail)
+        if error.status_code == 404:
+            detail = f"there is nothing at {request.url.path}; GET /api/openapi.json lists what there is"
+        elif error.status_code == 405:
+            detail = f"{request.method} is not possible at {request.url.path}"
+        return problem(error.status_code, detail, headers=error.headers)
+
+    app.add_exception_handler(TaskCenterError, on_task_center_error)
+    app.add_exception_handler(RequestValidationError, on_bad_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _path(loc: Iterable[Any]) -> str:
+    """``("body", "triggers", 0, "type")`` → ``triggers[0].type``."""
+    text = ""
+    for part in list(loc)[1:]:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    match str(item["type"]):
+        case "missing":
+            return "is required and missing"
+        case "extra_forbidden":
+            return "is not known here"
+    return str(item["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,244 @@
+"""What the commands share: the settings, the center, the caller, the common options and reading of values."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from taskcenter.errors import NotFound, Problem, Refused, ValidationFailed
+from taskcenter.settings import Settings
+
+if TYPE_CHECKING:
+    from taskcenter.task_types import TaskType
+    from taskcenter_console.services.center import Caller, Center
+
+__all__ = [
+    "Out",
+    "assignments",
+    "caller",
+    "center_if_running",
+    "open_center",
+    "output",
+    "payload_of",
+    "read_document",
+    "read_json",
+    "read_object",
+    "read_text",
+    "refuse_remote",
+    "settings",
+    "short",
+    "stdout_kept",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Out:
+    """How a command was asked to answer."""
+
+    json: bool = False
+    quiet: bool = False
+
+
+def output(function: F) -> Callable[..., Any]:
+    """Adds ``--json`` and ``-q`` to a command, which gets them as ``out``."""
+
+    @functools.wraps(function)
+    def call(*args: Any, as_json: bool, quiet: bool, **values: Any) -> Any:
+        return function(*args, out=Out(as_json, quiet), **values)
+
+    call = click.option("-q", "--quiet", is_flag=True, help="Print only names or ids.")(call)
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, to stdout.")(call)
+
+
+def settings(**changes: Any) -> Settings:
+    """This process's settings; ``changes`` that are not None come from options and win."""
+    import dataclasses
+
+    given = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(Settings.from_env(), **given)
+
+
+def refuse_remote(chosen: Settings) -> None:
+    """Answering a question about another machine's center with this one's data would be wrong."""
+    if chosen.api_url:
+        raise Refused(
+            f"TASKCENTER_API_URL names the service at {chosen.api_url}, and this command line cannot speak to a "
+            "remote service yet. Use its REST API, or unset TASKCENTER_API_URL for the center on this machine."
+        )
+
+
+def open_center() -> Center:
+    """The center of this machine. Every command that needs one takes it from here; tests put theirs in its place."""
+    from taskcenter_console.services.center import Center
+
+    chosen = settings()
+    refuse_remote(chosen)
+    return Center(chosen)
+
+
+def center_if_running() -> Center | None:
+    """The center when one runs here or a database is named; found out without importing anything heavy."""
+    chosen = settings()
+    refuse_remote(chosen)
+    if chosen.database_url is None:
+        if not (chosen.home / "run" / "state.json").is_file():
+            return None
+        from taskcenter_adapter.runtime import read_state
+
+        if read_state(chosen.home) is None:
+            return None
+    return open_center()
+
+
+def caller() -> Caller:
+    """Who is at the keyboard, for the audit."""
+    import getpass
+
+    from taskcenter_console.services.center import Caller
+
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError):
+        name = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+    return Caller(name, "cli")
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[None]:
+    """What a user's own file prints while it is imported goes to stderr: stdout holds our data only."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def read_json(text: str, where: str) -> Any:
+    """JSON from an option or a file; a mistake is a ValidationFailed that says where it stands."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValidationFailed(where, [Problem("not_json", "", f"is not JSON: {error}")]) from None
+
+
+def read_object(text: str, where: str) -> dict[str, Any]:
+    data = read_json(text, where)
+    if not isinstance(data, dict):
+        kind = {list: "a list", str: "a text", bool: "true or false"}.get(type(data), "a plain value")
+        raise ValidationFailed(where, [Problem("not_object", "", f"must be a JSON object, not {kind}")])
+    return data
+
+
+def read_text(name: str) -> str:
+    """A text file, or stdin for ``-``."""
+    where = "stdin" if name == "-" else name
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {name}", path=name) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = Problem("not_text", "", f"is not UTF-8 text: {error.reason} at byte {error.start}")
+        raise ValidationFailed(where, [problem]) from None
+
+
+def read_document(name: str) -> Any:
+    """A JSON file (``-``: stdin), or YAML when its name ends so."""
+    text, where = read_text(name), "stdin" if name == "-" else name
+    if not name.endswith((".yaml", ".yml")):
+        return read_json(text, where)
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValidationFailed(where, [Problem("not_yaml", "", f"is not YAML: {error}")]) from None
+
+
+def assignments(pairs: Sequence[str], option: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """``key=value`` pairs laid over ``base``. A value is JSON when it reads as such, else text; dots go deeper."""
+    result = json.loads(json.dumps(base)) if base else {}
+    problems = []
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        *above, last = name.split(".")
+        if not equals or not all([*above, last]):
+            problems.append(Problem("not_pair", pair, "must be KEY=VALUE"))
+            continue
+        place = result
+        for part in above:
+            deeper = place.setdefault(part, {})
+            if not isinstance(deeper, dict):
+                deeper = place[part] = {}
+            place = deeper
+        place[last] = _value(text)
+    if problems:
+        raise ValidationFailed(option, problems)
+    return dict(result)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=str)
+    except (ValueError, RecursionError):
+        return text
+
+
+def payload_of(
+    text: str | None, file: str | None, pairs: Sequence[str], base: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The payload from ``--payload``, ``--payload-file`` and ``--set``; None when none was given."""
+    if text is not None and file is not None:
+        raise click.UsageError("--payload and --payload-file exclude each other.")
+    if text is None and file is None and not pairs:
+        return None
+    given = read_object(text, "--payload") if text is not None else None
+    if file is not None:
+        given = read_document(file)
+        if not isinstance(given, dict):
+            raise ValidationFailed(file, [Problem("not_object", "", "must hold one object: the payload")])
+    return assignments(pairs, "--set", given if given is not None else base)
+
+
+def short(value: Any, most: int = 100) -> str:
+    """A value on one line, without secrets; empty for an empty one."""
+    from taskcenter.redaction import redact
+
+    if value in (None, "", {}, [], ()):
+        return ""
+    text = json.dumps(redact(value), ensure_ascii=False, default=str)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def can_ask(out: Out) -> bool:
+    """Whether a person is there to answer a question."""
+    try:
+        return not (out.json or out.quiet) and sys.stdin.isatty() and sys.stdout.isatty()
+    except ValueError:
+        return False
+
+
+def ask_missing(kind: TaskType | None, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for each required field of the type that ``payload`` lacks. An answer is JSON when it reads as such."""
+    missing = [p.path.removeprefix("payload.") for p in kind.check(payload) if p.code == "payload_missing"] if kind else []
+    fields = kind.schema().get("properties", {}) if kind and missing else {}
+    asked: dict[str, Any] = {}
+    for name in missing:
+        about = fields.get(name, {})
+        said = "; ".join(str(about[key]) for key in ("type", "description") if about.get(key))
+        answer = click.prompt(f"{name} ({said})" if said else name, err=True)
+        place = asked
+        *above, last = name.split(".")
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = answer if about.get("type") == "string" else _value(answer)
+    return asked

@@ -1,0 +1,129 @@
+"""``taskcenter run``: ask for a run and watch it, or leave it to itself."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskcenter.errors import Problem, ValidationFailed
+from taskcenter_console.terminal import emit, is_terminal, moment, note, say
+
+from . import common
+from .choices import Choices, choices
+from .common import Out, output
+
+if TYPE_CHECKING:
+    from taskcenter_console.services.center import Center
+
+__all__ = ["parse_time", "run"]
+
+
+def parse_time(text: str | None, option: str) -> datetime | None:
+    """An ISO 8601 time; without an offset it is UTC."""
+    from datetime import UTC
+
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        said = f"{text!r} is not a time: write it as 2026-01-31T06:30 (UTC) or 2026-01-31T06:30+01:00"
+        raise ValidationFailed(option, [Problem("not_time", "", said)]) from None
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when
+
+
+@click.command()
+@click.argument("name", metavar="TASK")
+@choices
+@click.option("--dry-run", is_flag=True, help="Let the worker give the plan; nothing is executed.")
+@click.option("--at", metavar="ISO", help="Start at this time (UTC unless it names an offset); implies --no-wait.")
+@click.option(
+    "--wait/--no-wait",
+    " /--detach",
+    default=None,
+    help="Watch until the run is over, or return as soon as it is asked for. Default: --wait.",
+)
+@click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
+@output
+def run(
+    name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | None, yes: bool, out: Out
+) -> int:
+    """Run a task and watch it; the exit code is 1 when the run does not succeed.
+
+    Ctrl-C ends the watching and not the run.
+    """
+    from taskcenter_console.services import runs as service
+    from taskcenter_console.services import tasks as task_service
+
+    when = parse_time(at, "--at")
+    with common.open_center() as center:
+        task = task_service.get(center, name)
+        payload = _complete(task, chosen.payload, out)
+        confirmed = yes or dry_run or _confirm(task, out)
+        options = chosen.options()
+        with common.stdout_kept():
+            made = service.start(
+                center,
+                task.slug,
+                common.caller(),
+                payload=payload,
+                dry_run=dry_run,
+                at=when,
+                confirm=confirmed,
+                **({"options": options} if options is not None else {}),
+            )
+        if not (wait if wait is not None else when is None):
+            return _detached(center, made.id, out)
+        return _watched(center, made.id, dry_run, out)
+
+
+def _complete(task: Any, payload: dict[str, Any] | None, out: Out) -> dict[str, Any] | None:
+    """Ask for required fields that nobody has given, when a person is there to answer."""
+    if task.task_type == "composite" or not common.can_ask(out):
+        return payload
+    merged = {**task.payload, **(payload or {})}
+    from taskcenter.task_types import registry
+
+    asked = common.ask_missing(registry.find(task.task_type), merged)
+    return {**(payload or {}), **asked} if asked else payload
+
+
+def _confirm(task: Any, out: Out) -> bool:
+    return bool(task.danger) and common.can_ask(out) and click.confirm(f"{task.danger} Run {task.slug}?", err=True)
+
+
+def _detached(center: Center, run_id: str, out: Out) -> int:
+    from taskcenter_console.services import runs as service
+
+    if out.json:
+        emit(service.details(center, run_id))
+    elif out.quiet:
+        say(run_id)
+    else:
+        made = service.get(center, run_id)
+        start = f", starts {moment(made.slot)}" if made.slot else ""
+        say(f"· run {made.name or run_id} is queued{start}\n  follow it with: taskcenter runs logs -f {run_id[:8]}")
+    return 0
+
+
+def _watched(center: Center, run_id: str, dry_run: bool, out: Out) -> int:
+    from taskcenter.status import RunStatus
+    from taskcenter_console.services import runs as service
+
+    from .watching import watch
+
+    try:
+        if out.json or out.quiet:
+            ended = service.wait(center, run_id)
+        else:
+            ended = watch(center, run_id, live=is_terminal(), lines=dry_run)
+    except KeyboardInterrupt:
+        note(f"\nnot watching any more; the run goes on. Follow it with: taskcenter runs logs -f {run_id[:8]}")
+        raise
+    if out.json:
+        emit(service.details(center, run_id))
+    elif out.quiet:
+        say(run_id)
+    return 0 if ended.status is RunStatus.SUCCESS else 1

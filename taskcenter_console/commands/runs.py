@@ -1,0 +1,148 @@
+"""``taskcenter runs``: what ran, how it went, what it said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskcenter_console.terminal import GLYPHS, emit, mark, moment, note, say, span, table
+
+from . import common
+from .common import Out, output
+
+if TYPE_CHECKING:
+    from taskcenter.models import LogLine
+
+__all__ = ["runs"]
+
+
+@click.group()
+def runs() -> None:
+    """List runs, show one, read or follow its log. A run is named by its id or the first characters of it."""
+
+
+@runs.command("list")
+@click.option("--task", metavar="TASK", help="Only runs of this task.")
+@click.option("--status", metavar="STATUS", help="Only queued, running, success, failed or cancelled ones.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many at most.")
+@click.option("--cursor", metavar="CURSOR", help="Go on where a list before ended (its nextCursor).")
+@output
+def list_runs(task: str | None, status: str | None, limit: int, cursor: str | None, out: Out) -> None:
+    """List runs, newest first."""
+    from taskcenter_console.services import runs as service
+
+    with common.open_center() as center:
+        page = service.list_runs(center, task=task, status=status, limit=limit, cursor=cursor)
+    if out.json:
+        emit({"items": [run.to_json() for run in page.items], "nextCursor": page.next_cursor})
+        return
+    if out.quiet:
+        for run in page.items:
+            say(run.id)
+        return
+    rows = [
+        [run.id[:8], f"{run.task_slug}{' (dry run)' if run.dry_run else ''}", mark(run.status.value), run.origin.value,
+         moment(run.created_at), span(run.duration_ms), _first(run.message)]
+        for run in page.items
+    ]  # fmt: skip
+    columns = ("run", "task", "status", "origin", "asked for", "took", "message")
+    table(columns, rows, empty="no runs yet; start one with: taskcenter run TASK")
+    if page.next_cursor:
+        note(f"there are more: --cursor {page.next_cursor}")
+
+
+def _first(text: str | None) -> str:
+    line = (text or "").partition("\n")[0]
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
+@output
+def show(run_id: str, out: Out) -> None:
+    """Show one run: how it stands, its steps and its result."""
+    from taskcenter_console.services import runs as service
+
+    with common.open_center() as center:
+        data = service.details(center, run_id)
+    if out.json:
+        emit(data)
+    elif out.quiet:
+        say(data["id"])
+    else:
+        _say_run(data)
+
+
+def _say_run(data: dict[str, Any]) -> None:
+    phase = f" ({data['phase']})" if data["phase"] else ""
+    attempt = f"{data['attempt']} of {data['totalAttempts']}" if data["totalAttempts"] > 1 else None
+    facts = {
+        "run": f"{data['id']} {data['name']}",
+        "task": f"{data['taskType']}/{data['taskSlug']}" + (" (dry run)" if data["dryRun"] else ""),
+        "status": mark(data["status"]) + phase,
+        "origin": data["origin"],
+        "attempt": attempt,
+        "resumed": data["resumedFrom"],
+        "slot": moment(data["slot"]) if data["slot"] else None,
+        "asked for": moment(data["createdAt"]),
+        "started": moment(data["startedAt"]) if data["startedAt"] else None,
+        "took": span(data["durationMs"]) if data["durationMs"] is not None else None,
+        "message": data["message"],
+        "error": data["error"] if data["error"] != data["message"] else None,
+        "plan": data["planHash"],
+        "Prefect": data["prefectUrl"],
+    }
+    for label, value in facts.items():
+        if value:
+            say(f"{label:11s}{value}")
+    steps = data["steps"]
+    if steps:
+        say()
+        columns = ("step", "type", "status", "tries", "took", "why")
+        table(columns, [_step_row(step) for step in steps])
+    if data["result"] is not None and not steps:
+        say(f"{'result':11s}{common.short(data['result'], 2000)}")
+
+
+def _step_row(step: dict[str, Any]) -> list[Any]:
+    reused = " (reused)" if step["reused"] else ""
+    took = span(step["durationMs"])
+    return [step["stepKey"], step["taskType"], mark(step["status"]) + reused, step["attempts"], took,
+            _first(step["error"] or step["reason"])]  # fmt: skip
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
+@click.option("--after", type=int, default=-1, metavar="N", help="Only lines after this sequence number.")
+@click.option("--step", metavar="STEP", help="Only lines of this step.")
+@output
+def logs(run_id: str, follow: bool, after: int, step: str | None, out: Out) -> int:
+    """Print the log of a run. With --json one JSON object per line; with -f the exit code is the run's."""
+    from taskcenter.status import RunStatus
+    from taskcenter_console.services import runs as service
+
+    with common.open_center() as center:
+        run_id = service.get(center, run_id).id
+        lines = service.follow(center, run_id) if follow else service.all_logs(center, run_id)
+        for line in lines:
+            if line.sequence > after and (step is None or line.step_key == step):
+                _say_line(line, out)
+        status = service.get(center, run_id).status
+    return 1 if follow and status in (RunStatus.FAILED, RunStatus.CANCELLED) else 0
+
+
+def _say_line(line: LogLine, out: Out) -> None:
+    import json
+    import sys
+
+    if out.json:
+        click.echo(json.dumps(line.to_json(), default=str))
+    elif out.quiet:
+        say(line.message)
+    else:
+        level = {"warning": "! ", "error": f"{GLYPHS['failed']} "}.get(line.level, "")
+        where = f"[{line.step_key}] " if line.step_key else ""
+        say(f"{line.time.astimezone():%H:%M:%S} {where}{level}{line.message}")
+    sys.stdout.flush()

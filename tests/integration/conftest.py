@@ -1,0 +1,77 @@
+"""One real center per session: the embedded PostgreSQL, a tuned Prefect server on it, our tables, a work pool."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from taskcenter.ports import Store
+from taskcenter.settings import Settings
+from taskcenter_adapter.database import make_engine, upgrade
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.postgres import start_postgres
+from taskcenter_adapter.prefect_server import start_server
+from taskcenter_adapter.processes import free_port
+from taskcenter_adapter.runtime import clear_state, write_state
+from taskcenter_adapter.store import open_store
+from taskcenter_console.services.center import Caller, Center
+
+
+@dataclass
+class LiveCenter:
+    """What the tests talk to."""
+
+    home: Path
+    api_url: str
+    database_url: str
+    settings: Settings
+    center: Center
+    caller: Caller
+
+    @property
+    def store(self) -> Store:
+        return self.center.store
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.center.gateway
+
+
+@pytest.fixture(scope="session")
+def live_center() -> Iterator[LiveCenter]:
+    home = Path(tempfile.mkdtemp(prefix="tc-it-"))
+    postgres = start_postgres(home)
+    port = free_port()
+    server = start_server(home, postgres.url("prefect", "asyncpg"), port)
+    url, api = postgres.url("taskcenter"), f"http://127.0.0.1:{port}/api"
+    upgrade(make_engine(url))
+    write_state(home, {"databaseUrl": url, "prefectApiUrl": api, "serviceUrl": ""})
+    settings = Settings(home=home, database_url=url, prefect_api_url=api, project=home)
+    center = Center(settings, open_store=lambda: open_store(url), open_gateway=lambda: Gateway(api))
+    center.gateway.ensure_pool("taskcenter")
+    try:
+        yield LiveCenter(home, api, url, settings, center, Caller("tester", "cli"))
+    finally:
+        center.close()
+        clear_state(home)
+        server.stop()
+        postgres.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def live(live_center: LiveCenter, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveCenter]:
+    """The center, with this process pointed at it."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("TASKCENTER_HOME", str(live_center.home))
+    monkeypatch.setenv("TASKCENTER_DATABASE_URL", live_center.database_url)
+    monkeypatch.setenv("TASKCENTER_PROJECT", str(live_center.home))
+    monkeypatch.setenv("PREFECT_API_URL", live_center.api_url)
+    with temporary_settings({PREFECT_API_URL: live_center.api_url}):
+        yield live_center
