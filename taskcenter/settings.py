@@ -21,6 +21,7 @@ VARIABLES: dict[str, str] = {
     "TASKCENTER_PROJECT": "Folder that holds composites/ and task_types/ of your own. Default: the current folder.",
     "TASKCENTER_ALLOW_SHELL_TEXT": "0 switches off the `shell` text form of the shell task type (argv stays).",
     "TASKCENTER_MAX_STEPS": "Most steps one composite may have. Default 10000.",
+    "TASKCENTER_CONNECTION_<NAME>": "A database connection by address, beside those saved as Prefect blocks.",
     "PREFECT_API_URL": "A Prefect server of your own; `up` then starts none.",
 }
 

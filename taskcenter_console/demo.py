@@ -10,6 +10,10 @@ from taskcenter.status import RunStatus
 from taskcenter_adapter.processes import free_port, port_is_free
 
 from . import terminal
+from .commands.common import Out
+from .commands.planning import show as show_plan
+from .commands.runs import say_run
+from .commands.watching import watch
 from .services import composites as composite_service
 from .services import runs as run_service
 from .services.center import Caller, Center
@@ -22,13 +26,19 @@ _STORY = "nightly-sales"
 
 def _free(settings: Settings) -> Settings:
     """A demonstration does not fail over a taken port: it takes another one and says so."""
-    for name in ("port", "prefect_port"):
-        wanted = getattr(settings, name)
-        if wanted and not port_is_free(wanted):
-            other = free_port()
-            terminal.say(f"port {wanted} is taken by another program, so {other} is used")
-            settings = replace(settings, **{name: other})
-    return settings
+    return replace(settings, port=_other(settings.port), prefect_port=_other(settings.prefect_port))
+
+
+def _other(wanted: int) -> int:
+    if not wanted or port_is_free(wanted):
+        return wanted
+    port = free_port()
+    terminal.say(f"port {wanted} is taken by another program, so {port} is used")
+    return port
+
+
+def _heading(text: str) -> None:
+    terminal.say(f"\n── {text} " + "─" * max(0, 76 - len(text)))
 
 
 def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
@@ -41,10 +51,10 @@ def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
     try:
         with running(_free(settings), workers, terminal.say) as stack:
             code = _story(stack.settings, begin)
-            terminal.heading("Where to look")
+            _heading("Where to look")
             for name, address in stack.addresses():
                 terminal.say(f"  {name:12s} {address}")
-            terminal.heading("Three next commands (in a second shell, from this folder)")
+            _heading("Three next commands (in a second shell, from this folder)")
             home = "" if settings.home == Settings.from_env({}).home else f"TASKCENTER_HOME={settings.home} "
             prefect = "" if stack.settings.prefect_port == 4200 else f"PREFECT_API_URL={stack.prefect_api_url} "
             terminal.say(f"  {home}taskcenter run fails-midway")
@@ -62,13 +72,13 @@ def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
 def _story(settings: Settings, begin: float) -> int:
     caller = Caller("demo", "cli")
     with Center(settings) as center:
-        terminal.heading(f"The plan of {_STORY} (nothing is executed)")
+        _heading(f"The plan of {_STORY} (nothing is executed)")
         plan, spec = composite_service.plan(center, _STORY)
-        terminal.show_plan(plan, spec)
-        terminal.heading("The run")
+        show_plan(plan, spec, "tree", Out())
+        _heading("The run")
         run = run_service.start(center, _STORY, caller)
-        finished = terminal.watch_run(center, run.id)
-        terminal.heading("Its result")
-        terminal.show_run(center, finished.id)
+        finished = watch(center, run.id, live=terminal.is_terminal())
+        _heading("Its result")
+        say_run(run_service.details(center, finished.id))
         terminal.say(f"\nfrom start to first finished run: {time.monotonic() - begin:.1f} s")
         return 0 if finished.status is RunStatus.SUCCESS else 1

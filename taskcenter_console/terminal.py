@@ -7,11 +7,34 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["clean", "emit", "is_terminal", "mark", "moment", "note", "say", "span", "table", "to_json"]
+if TYPE_CHECKING:
+    from composites.model import CompositeSpec
+    from composites.plan import Plan
+    from taskcenter.models import Run
+
+    from .services.center import Center
+
+__all__ = [
+    "clean",
+    "emit",
+    "heading",
+    "is_terminal",
+    "mark",
+    "moment",
+    "note",
+    "say",
+    "show_plan",
+    "show_run",
+    "span",
+    "style_of",
+    "table",
+    "to_json",
+    "watch_run",
+]
 
 GLYPHS: Mapping[str, str] = {
     "success": "●", "failed": "✗", "skipped": "○", "running": "▶", "pending": "·", "queued": "·",
@@ -61,6 +84,13 @@ def emit(data: Any) -> None:
 
 def say(text: str = "") -> None:
     click.echo(clean(text, lines=True))
+
+
+def heading(text: str) -> None:
+    """A title over what follows."""
+    say()
+    click.secho(clean(text), bold=True)
+    say("─" * min(len(text), 100))
 
 
 def note(text: str) -> None:
@@ -127,3 +157,25 @@ def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     for row in cells:
         drawn.add_row(*(Text(cell, style=style_of(cell)) for cell in row))
     Console(highlight=False).print(drawn)
+
+
+def show_plan(plan: Plan, spec: CompositeSpec, form: str = "tree") -> None:
+    """A plan as a tree, Mermaid, DOT or JSON."""
+    from composites.render import render_plan
+
+    say(render_plan(plan, form, spec))
+
+
+def watch_run(center: Center, run_id: str) -> Run:
+    """Show a run until it is over, and give it: live on a terminal, a line per change elsewhere."""
+    from .commands.watching import watch
+
+    return watch(center, run_id, live=is_terminal())
+
+
+def show_run(center: Center, run_id: str) -> None:
+    """A run with its steps and its result."""
+    from .commands.runs import say_run
+    from .services.runs import details
+
+    say_run(details(center, run_id))

@@ -1,4 +1,4 @@
-"""What a JSON body may be, looked at before any route sees it: UTF-8, finite, storable and of a sane shape. (spec 7.4)"""
+"""What a JSON body may be, looked at before any route sees it: UTF-8, finite, storable, of a sane shape. (spec 7.4)"""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _walk(value: Any, *, odd_texts: bool) -> None:
             raise BadJson("is a whole number of more than 64 bits; send it as text", _path(place), "too_large")
 
 
-def _check_text(text: str, place: tuple[Any, ...] | None) -> None:
+def _check_text(text: Any, place: tuple[Any, ...] | None) -> None:
     if "\x00" in text:
         raise BadJson("holds the character NUL, which no text here may hold", _path(place), "nul")
     try:

@@ -1,4 +1,4 @@
-"""Every refusal of the API in one form: ``application/problem+json`` (RFC 9457) with a path and a sentence. (spec 7.4)"""
+"""Every refusal of the API in one form: ``application/problem+json`` (RFC 9457) a path, a sentence. (spec 7.4)"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from taskcenter.errors import NotFound, Problem, Refused, ValidationFailed
+from taskcenter.errors import NotFound, Problem, Refused, SetupError, ValidationFailed
 from taskcenter.settings import Settings
 
 if TYPE_CHECKING:
@@ -229,7 +229,9 @@ def can_ask(out: Out) -> bool:
 
 def ask_missing(kind: TaskType | None, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Ask for each required field of the type that ``payload`` lacks. An answer is JSON when it reads as such."""
-    missing = [p.path.removeprefix("payload.") for p in kind.check(payload) if p.code == "payload_missing"] if kind else []
+    missing = (
+        [p.path.removeprefix("payload.") for p in kind.check(payload) if p.code == "payload_missing"] if kind else []
+    )
     fields = kind.schema().get("properties", {}) if kind and missing else {}
     asked: dict[str, Any] = {}
     for name in missing:
@@ -242,3 +244,15 @@ def ask_missing(kind: TaskType | None, payload: Mapping[str, Any]) -> dict[str, 
             place = place.setdefault(part, {})
         place[last] = answer if about.get("type") == "string" else _value(answer)
     return asked
+
+
+def write_whole(file: str, data: Any) -> None:
+    """A JSON file that appears whole or not at all."""
+    target = Path(file)
+    half = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        half.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        half.replace(target)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise SetupError(f"{file} cannot be written ({error.strerror or error}): choose another place") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskcenter.errors import NotFound, Problem, ValidationFailed
-from taskcenter_console.terminal import emit, say
+from taskcenter_console.terminal import emit, say, show_plan
 
 from . import common
 from .choices import Choices, choices
@@ -90,14 +90,12 @@ def _same(made: Plan, wanted: str | None) -> None:
 
 
 def show(made: Plan, spec: Any, form: str, out: Out) -> None:
-    from composites.render import render_plan
-
     if out.quiet:
         say(made.hash)
     elif out.json:
         emit(made.to_dict())
     else:
-        say(render_plan(made, form, spec))
+        show_plan(made, spec, form)
 
 
 format_option = click.option(

@@ -47,9 +47,7 @@ def parse_time(text: str | None, option: str) -> datetime | None:
 )
 @click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
 @output
-def run(
-    name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | None, yes: bool, out: Out
-) -> int:
+def run(name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | None, yes: bool, out: Out) -> int:
     """Run a task and watch it; the exit code is 1 when the run does not succeed.
 
     Ctrl-C ends the watching and not the run.

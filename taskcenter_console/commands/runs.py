@@ -14,7 +14,7 @@ from .common import Out, output
 if TYPE_CHECKING:
     from taskcenter.models import LogLine
 
-__all__ = ["runs"]
+__all__ = ["runs", "say_run"]
 
 
 @click.group()
@@ -71,10 +71,11 @@ def show(run_id: str, out: Out) -> None:
     elif out.quiet:
         say(data["id"])
     else:
-        _say_run(data)
+        say_run(data)
 
 
-def _say_run(data: dict[str, Any]) -> None:
+def say_run(data: dict[str, Any]) -> None:
+    """A run as ``services.runs.details`` gives it, in words."""
     phase = f" ({data['phase']})" if data["phase"] else ""
     attempt = f"{data['attempt']} of {data['totalAttempts']}" if data["totalAttempts"] > 1 else None
     facts = {

@@ -152,7 +152,9 @@ class _Live(_Plain):
         now = utc_now()
         rows = Table.grid(padding=(0, 1))
         head = f"{run.status.value} {_since(run.started_at or run.created_at, now)}"
-        told = "  ".join(f"{GLYPHS[k]} {counts[k]} {k}" for k in ("success", "failed", "skipped", "running") if counts[k])
+        told = "  ".join(
+            f"{GLYPHS[k]} {counts[k]} {k}" for k in ("success", "failed", "skipped", "running") if counts[k]
+        )
         bar = ProgressBar(total=len(top), completed=ended, width=24) if top else Text(_percent(seen, None))
         rows.add_row(Spinner("dots"), Text(head), bar, Text(told))
         running = [step for step in steps if step.status.value == "running"]

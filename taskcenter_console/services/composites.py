@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a plan from a file imports no HTTP client and no database l
 
     from .center import Caller, Center
 
-__all__ = ["Named", "adopt_catalog", "check_named", "locate", "plan", "plan_offline"]
+__all__ = ["Named", "adopt_catalog", "check_named", "locate", "plan", "plan_offline", "task_data"]
 
 
 @dataclass(frozen=True)
@@ -227,13 +227,15 @@ def expectations(center: Center, task_id: str, runs: int = 20) -> dict[str, Expe
     }
 
 
-def adopt_catalog(center: Center, caller: Caller) -> tuple[list[str], list[Broken]]:
+def adopt_catalog(center: Center, caller: Caller, *, write: bool = True) -> tuple[list[str], list[Broken]]:
     """Save every composite of the catalogue and the project's folder that is new or changed in its file.
+
+    Without ``write`` they are checked and named only.
 
     A composite that a person changed at run time is left as that person left it. Broken files are reported by
     name and do not hide the others.
     """
-    from .tasks import save
+    from .tasks import check_save, save
 
     found, broken = catalog(center.settings.project / "composites")
     changed: list[str] = []
@@ -244,22 +246,31 @@ def adopt_catalog(center: Center, caller: Caller) -> tuple[list[str], list[Broke
         known = center.store.get_setting(f"catalog:{item.spec.name}")
         if task is not None and (known == digest or task.task_type != "composite"):
             continue
+        data, update = _task_data(item, graph), task.slug if task else None
         try:
-            save(center, _task_data(item, graph), caller, update=task.slug if task else None, deploy=False)
+            if write:
+                save(center, data, caller, update=update, deploy=False)
+                center.store.set_setting(f"catalog:{item.spec.name}", digest)
+            else:
+                check_save(center, data, update=update)
         except ValidationFailed as error:
             broken.append(Broken(item.file, error.message))
             continue
-        center.store.set_setting(f"catalog:{item.spec.name}", digest)
         changed.append(item.spec.name)
     return changed, broken
 
 
 def _task_data(item: Found, graph: Mapping[str, Any]) -> dict[str, Any]:
+    return {**task_data(item.spec), "graph": dict(graph)}
+
+
+def task_data(spec: CompositeSpec) -> dict[str, Any]:
+    """A composite as the task that ``tasks.save`` takes."""
     return {
-        "slug": item.spec.name,
-        "name": item.spec.name,
-        "description": item.spec.description,
+        "slug": spec.name,
+        "name": spec.name,
+        "description": spec.description,
         "taskType": "composite",
-        "tags": list(item.spec.tags),
-        "graph": dict(graph),
+        "tags": list(spec.tags),
+        "graph": spec.to_dict(),
     }

@@ -27,9 +27,7 @@ def revisions(center: Center, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def audit(
-    center: Center, *, task: str | None = None, run: str | None = None, limit: int = 100
-) -> Sequence[AuditEntry]:
+def audit(center: Center, *, task: str | None = None, run: str | None = None, limit: int = 100) -> Sequence[AuditEntry]:
     """Newest first; of a task (also of a deleted one, by its id) or of a run."""
     task_id = run_id = None
     if task is not None:

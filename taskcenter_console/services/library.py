@@ -63,5 +63,6 @@ def plan_json(center: Center, data: Any) -> Plan:
     errors = [problem for problem in check_json(center, data) if problem.severity == "error"]
     if errors:
         raise ValidationFailed("the composite", errors)
-    spec = CompositeSpec.from_dict(data)
-    return composites.plan_spec(center, spec)
+    named = composites.Named(CompositeSpec.from_dict(data), "request")
+    with _reading:
+        return composites.plan_offline(named, center.settings)[0]

@@ -27,6 +27,7 @@ from .center import Caller, Center
 __all__ = [
     "ImportItem",
     "all_tasks",
+    "check_save",
     "check_task",
     "delete",
     "details",
@@ -152,6 +153,22 @@ def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None) ->
     return [*problems, *check(spec, known(center)).errors]
 
 
+def check_save(
+    center: Center, data: Any, *, update: str | None = None
+) -> tuple[Task, dict[str, Any] | None, Task | None]:
+    """What ``save`` would store: the task, its graph and the task before. Raises ValidationFailed; writes nothing."""
+    before = center.store.get_task(update) if update else None
+    task, graph = parse(data, base=before)
+    if before is not None:
+        task = task.model_copy(update={"id": before.id, "created_at": before.created_at})
+        graph = graph if graph is not None else center.store.find_graph(before.id)
+    task = task.model_copy(update={"triggers": tuple(_complete(trigger, task) for trigger in task.triggers)})
+    problems = [p for p in check_task(center, task, graph, before=before) if p.severity == "error"]
+    if problems:
+        raise ValidationFailed(f"the task {task.name!r}", problems)
+    return task, graph, before
+
+
 def save(
     center: Center,
     data: Any,
@@ -163,15 +180,7 @@ def save(
 ) -> Task:
     """Create a task, or merge into the task ``update``. Stored and published, or refused as a whole."""
     store = center.store
-    before = store.get_task(update) if update else None
-    task, graph = parse(data, base=before)
-    if before is not None:
-        task = task.model_copy(update={"id": before.id, "created_at": before.created_at})
-        graph = graph if graph is not None else store.find_graph(before.id)
-    task = task.model_copy(update={"triggers": tuple(_complete(trigger, task) for trigger in task.triggers)})
-    problems = [p for p in check_task(center, task, graph, before=before) if p.severity == "error"]
-    if problems:
-        raise ValidationFailed(f"the task {task.name!r}", problems)
+    task, graph, before = check_save(center, data, update=update)
     verb = "updated" if before else "created"
     entry = caller.entry(
         f"task_{verb}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 import httpx
+
 from tests.integration.conftest import LiveCenter
 
 

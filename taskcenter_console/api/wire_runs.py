@@ -1,0 +1,141 @@
+"""Runs and plans on the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from taskcenter.models import LogLine, Model, Run, StepRun, Utc
+from taskcenter.options import RunOptions
+from taskcenter.status import RunStatus
+
+from .wire_composites import Json
+
+__all__ = [
+    "Expected",
+    "LogPage",
+    "LogQuery",
+    "PlanNoteView",
+    "PlanRequest",
+    "PlanStepView",
+    "PlanView",
+    "RunPage",
+    "RunQuery",
+    "RunRequest",
+    "RunView",
+    "StepList",
+]
+
+
+class RunRequest(Model):
+    """How a task is to be run. Everything has a default: an empty body runs it as it is saved."""
+
+    payload: Json | None = Field(None, description="Laid over the saved payload, key by key.")
+    options: RunOptions = RunOptions()
+    dry_run: bool = False
+    at: Utc | None = Field(None, description="When; now if absent.")
+    confirm: bool = Field(False, description="Needed for a task with a danger text.")
+
+
+class PlanRequest(Model):
+    """What the plan should assume."""
+
+    payload: Json | None = None
+    options: RunOptions = RunOptions()
+
+
+class RunQuery(Model):
+    """Which runs a list shows."""
+
+    task: str | None = Field(None, max_length=200, description="Slug or id.")
+    status: RunStatus | None = None
+    limit: int = Field(50, ge=1, le=500)
+    cursor: str | None = Field(None, max_length=1000, description="The `nextCursor` of the page before.")
+
+
+class RunPage(Model):
+    items: list[Run] = Field(description="Newest first.")
+    next_cursor: str | None = None
+
+
+class RunView(Run):
+    """A run with its steps."""
+
+    steps: list[StepRun]
+    prefect_url: str | None = Field(None, description="The same run in Prefect's UI.")
+
+
+class StepList(Model):
+    items: list[StepRun]
+
+
+class LogQuery(Model):
+    """Which lines."""
+
+    after: int = Field(-1, ge=-1, le=2**62, description="Only lines with a greater `sequence`.")
+    limit: int = Field(1000, ge=1, le=2000)
+
+
+class LogPage(Model):
+    items: list[LogLine] = Field(description="In order; ask again `after` the last one's `sequence`.")
+
+
+class PlanNoteView(Model):
+    summary: str
+    details: Json
+    danger: list[str]
+    connections: list[str]
+
+
+class Expected(Model):
+    p50: float
+    p95: float
+    n: int
+
+
+class PlanStepView(Model):
+    """One step of a plan, in the order in which they would start (or be skipped)."""
+
+    step: int
+    step_key: str
+    name: str
+    task_type: str
+    position: int
+    wave: int
+    status: Literal["planned"]
+    certain: bool
+    depends_on: list[str]
+    predicted: str
+    reason: str | None
+    resolved_payload: Any
+    mapping_error: str | None
+    note: PlanNoteView | None
+    note_error: str | None
+    danger: str | None
+    expensive: bool
+    secrets: list[str]
+    connections: dict[str, bool | None]
+    expected_seconds: Expected | None
+    expected_start: float | None
+    expected_end: float | None
+    items: int | None
+
+
+class PlanView(Model):
+    """What a run would do, and why. Nothing was executed."""
+
+    executor: str
+    task_id: str | None
+    name: str
+    dry_run: Literal[True]
+    total_steps: int
+    waves: int
+    continue_on_error: bool
+    fail_on_any_error: bool
+    max_parallel: int
+    revision: int | None
+    plan_hash: str = Field(description="Give it to a run as `options.planHash`: it is refused when the plan changed.")
+    critical_path: list[str]
+    expected_seconds: float | None
+    steps: list[PlanStepView]

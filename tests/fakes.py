@@ -1,0 +1,137 @@
+"""A Prefect server that is only a few dicts, and a service over it: for tests that start nothing."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskcenter.errors import ServerAway
+from taskcenter.settings import Settings
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.store_memory import MemoryStore
+from taskcenter_console.services.center import Center
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+__all__ = ["FakeGateway", "api_client", "fake_center"]
+
+Json = dict[str, Any]
+
+
+class FakeGateway(Gateway):
+    """Keeps deployments and runs in memory. ``away`` makes every call fail; ``on_run`` is told of each new run."""
+
+    def __init__(self, on_run: Callable[[Json], None] | None = None) -> None:
+        self.api_url = "http://127.0.0.1:4200/api"
+        self.away = False
+        self.on_run = on_run
+        self.deployments: dict[str, Json] = {}
+        self.runs: dict[str, Json] = {}
+        self.pools: set[str] = set()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _reach(self) -> None:
+        if self.away:
+            raise ServerAway(f"the Prefect server at {self.api_url} does not answer")
+
+    def version(self) -> str:
+        self._reach()
+        return "3.8.8"
+
+    def ensure_pool(self, name: str, kind: str = "process") -> bool:
+        self._reach()
+        new = name not in self.pools
+        self.pools.add(name)
+        return new
+
+    def flow_id(self, name: str) -> str:
+        self._reach()
+        return f"flow:{name}"
+
+    def find_deployment(self, name: str) -> Json | None:
+        self._reach()
+        return self.deployments.get(name)
+
+    def list_deployments(self, tag: str) -> list[Json]:
+        self._reach()
+        return [d for d in self.deployments.values() if tag in d["tags"]]
+
+    def deployments_with_flow(self, tag: str) -> list[Json]:
+        return [{**d, "flow_name": d["flow_id"].removeprefix("flow:")} for d in self.list_deployments(tag)]
+
+    def put_deployment(self, body: Mapping[str, Any]) -> Json:
+        self._reach()
+        name = f"{body['flow_id'].removeprefix('flow:')}/{body['name']}"
+        known = self.deployments.get(name, {"id": str(uuid.uuid4())})
+        self.deployments[name] = {**known, **body}
+        return self.deployments[name]
+
+    def update_deployment(self, deployment_id: str, fields: Mapping[str, Any]) -> None:
+        self._reach()
+        self._by_id(deployment_id).update(fields)
+
+    def put_schedules(self, deployment_id: str, have: Sequence[Json], want: Sequence[Mapping[str, Any]]) -> None:
+        self._reach()
+        self._by_id(deployment_id)["schedules"] = [dict(schedule) for schedule in want]
+
+    def delete_deployment(self, deployment_id: str) -> None:
+        self._reach()
+        self.deployments = {name: d for name, d in self.deployments.items() if d["id"] != deployment_id}
+
+    def create_run(
+        self,
+        deployment_id: str,
+        *,
+        parameters: Mapping[str, Any],
+        tags: Sequence[str],
+        name: str | None = None,
+        at: datetime | None = None,
+        retry: bool = False,
+        idempotency_key: str | None = None,
+        job_variables: Mapping[str, Any] | None = None,
+    ) -> Json:
+        self._reach()
+        run = {
+            "id": str(uuid.uuid4()),
+            "name": name or "calm-otter",
+            "state_name": "Scheduled",
+            "deployment_id": deployment_id,
+            "parameters": dict(parameters),
+            "tags": list(tags),
+            "at": at,
+        }
+        self.runs[run["id"]] = run
+        if self.on_run is not None:
+            self.on_run(run)
+        return run
+
+    def _by_id(self, deployment_id: str) -> Json:
+        return next(d for d in self.deployments.values() if d["id"] == deployment_id)
+
+
+def fake_center(folder: Path, gateway: FakeGateway | None = None) -> Center:
+    """A center with an empty store and a fake Prefect server; ``folder`` is its home and its project."""
+    fake, store = gateway or FakeGateway(), MemoryStore()
+    return Center(
+        Settings(home=folder / "home", project=folder / "project"),
+        open_store=lambda: store,
+        open_gateway=lambda: fake,
+    )
+
+
+def api_client(center: Center, **options: Any) -> TestClient:
+    """Speaks to the service over ``center`` as a program on this machine does; no port is opened."""
+    with warnings.catch_warnings():  # it asks for another client library than the one in the house
+        warnings.simplefilter("ignore")
+        from starlette.testclient import TestClient
+
+    from taskcenter_console.api.app import make_app
+
+    return TestClient(make_app(center, **options), base_url="http://127.0.0.1:8787")
