@@ -111,8 +111,10 @@ def catalog(*folders: Path) -> tuple[list[Found], list[Broken]]:
 
 
 def _files(*folders: Path) -> Iterator[Path]:
+    package = CATALOG.parent.resolve()
     for folder in dict.fromkeys(folder.resolve() for folder in folders):
-        if folder.is_dir():
+        # in a checkout of this project, the folder composites/ is this package and holds no composites of its own
+        if folder.is_dir() and folder != package:
             yield from sorted(f for f in folder.glob("*.py") if not f.name.startswith("_"))
             yield from sorted(folder.glob("*.json"))
 

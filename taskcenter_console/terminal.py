@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskcenter.clock import utc_now
+
 if TYPE_CHECKING:
     from composites.model import CompositeSpec
     from composites.plan import Plan
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from .services.center import Center
 
 __all__ = [
+    "brief",
     "clean",
     "emit",
     "heading",
@@ -50,6 +53,10 @@ STYLES: Mapping[str, str] = {
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+_KEPT = 16
+"""Columns of cells up to this long are not broken into lines."""
 
 
 def is_terminal() -> bool:
@@ -111,6 +118,13 @@ def moment(value: datetime | str | None) -> str:
     return when.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
+def brief(value: datetime | str | None) -> str:
+    """A time for a table: the time of day when it is today, else the day and the minute."""
+    text = moment(value)
+    today = moment(utc_now())[:10]
+    return text[11:] if text[:10] == today else text[:16]
+
+
 def span(milliseconds: float | None) -> str:
     """``350 ms``, ``2.5 s``, ``3 min 20 s``, ``2 h 05 min``."""
     if milliseconds is None:
@@ -146,14 +160,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str =
 
 
 def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        drawn.add_column(name, overflow="fold")
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
+    for index, name in enumerate(columns):
+        short = max(len(row[index]) for row in cells) <= _KEPT
+        drawn.add_column(name, overflow="fold", no_wrap=short)
     for row in cells:
         drawn.add_row(*(Text(cell, style=style_of(cell)) for cell in row))
     Console(highlight=False).print(drawn)

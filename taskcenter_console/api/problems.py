@@ -100,7 +100,7 @@ def add_handlers(app: FastAPI) -> None:
 
     async def on_task_center_error(_: Request, error: Exception) -> ProblemResponse:
         assert isinstance(error, TaskCenterError)
-        title = (type(error).__doc__ or "").strip().splitlines()[0].rstrip(".")
+        title = _title(type(error))
         headers = {"Retry-After": "5"} if isinstance(error, ServerAway) else None
         found: Sequence[Problem] = ()
         detail = error.message
@@ -118,7 +118,7 @@ def add_handlers(app: FastAPI) -> None:
             422,
             f"the request has {len(found)} problem{'s' if len(found) != 1 else ''}",
             code=ValidationFailed.code,
-            title="What was given is not valid",
+            title=_title(ValidationFailed),
             errors=found,
         )
 
@@ -134,6 +134,11 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TaskCenterError, on_task_center_error)
     app.add_exception_handler(RequestValidationError, on_bad_request)
     app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _title(kind: type[TaskCenterError]) -> str:
+    """The docstring of an error says what kind of thing went wrong."""
+    return (kind.__doc__ or kind.__name__).strip().splitlines()[0].rstrip(".")
 
 
 def _path(loc: Iterable[Any]) -> str:

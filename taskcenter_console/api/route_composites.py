@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 
 from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
@@ -67,7 +68,7 @@ def get_composite(center: CenterOf, name: str) -> CompositeView:
     return CompositeView.model_validate(
         {
             "name": named.spec.name,
-            "source": named.source,
+            "source": Path(named.source).name,
             "taskId": named.task_id,
             "revision": named.revision,
             "composite": named.spec.to_dict(),

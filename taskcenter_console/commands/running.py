@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskcenter.errors import Problem, ValidationFailed
+from taskcenter.errors import Problem, ServerAway, ValidationFailed
 from taskcenter_console.terminal import emit, is_terminal, moment, note, say
 
 from . import common
@@ -117,6 +117,9 @@ def _watched(center: Center, run_id: str, dry_run: bool, out: Out) -> int:
             ended = service.wait(center, run_id)
         else:
             ended = watch(center, run_id, live=is_terminal(), lines=dry_run)
+    except ServerAway:
+        note("not watching any more: Task Center's database went away. The run itself may go on or be closed as lost.")
+        raise
     except KeyboardInterrupt:
         note(f"\nnot watching any more; the run goes on. Follow it with: taskcenter runs logs -f {run_id[:8]}")
         raise

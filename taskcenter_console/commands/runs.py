@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskcenter_console.terminal import GLYPHS, emit, mark, moment, note, say, span, table
+from taskcenter_console.terminal import GLYPHS, brief, emit, mark, moment, note, say, span, table
 
 from . import common
 from .common import Out, output
@@ -43,7 +43,7 @@ def list_runs(task: str | None, status: str | None, limit: int, cursor: str | No
         return
     rows = [
         [run.id[:8], f"{run.task_slug}{' (dry run)' if run.dry_run else ''}", mark(run.status.value), run.origin.value,
-         moment(run.created_at), span(run.duration_ms), _first(run.message)]
+         brief(run.created_at), span(run.duration_ms), _first(run.message)]
         for run in page.items
     ]  # fmt: skip
     columns = ("run", "task", "status", "origin", "asked for", "took", "message")
@@ -102,7 +102,9 @@ def say_run(data: dict[str, Any]) -> None:
         say()
         columns = ("step", "type", "status", "tries", "took", "why")
         table(columns, [_step_row(step) for step in steps])
-    if data["result"] is not None and not steps:
+    if data["dryRun"] and data["result"] is not None:
+        say(f"{'result':11s}a plan; it stands in the log: taskcenter runs logs {data['id'][:8]}")
+    elif data["result"] is not None and not steps:
         say(f"{'result':11s}{common.short(data['result'], 2000)}")
 
 

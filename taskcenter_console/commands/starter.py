@@ -21,11 +21,11 @@ hello = Composite(
     "hello",
     description="Greets twice and reports; shows the project's own task type.",
     tags=["example"],
-    inputs={"name": "world"},
+    inputs={"who": "world"},
 )
 
-english = hello.step("english", "greet", name="{{inputs.name}}", word="Hello")
-french = hello.step("french", "greet", name="{{inputs.name}}", word="Bonjour")
+english = hello.step("english", "greet", who="{{inputs.who}}", word="Hello")
+french = hello.step("french", "greet", who="{{inputs.who}}", word="Bonjour")
 report = hello.step(
     "report",
     "shell",
@@ -37,15 +37,15 @@ alarm = hello.step("alarm", "shell", command=["echo", "a greeting failed"], join
 [english, french] >> alarm
 '''
 
-_TASK_TYPE = '''"""A task type is a plain function. Its parameters are the payload: their annotations make the check and the form."""
+_TASK_TYPE = '''"""A task type is a plain function; the annotations of its parameters make the check and the form."""
 
 from taskcenter import RunContext, task_type
 
 
 @task_type("greet", title="Greet", category="example")
-def greet(name: str, ctx: RunContext, word: str = "Hello") -> dict[str, str]:
+def greet(who: str, ctx: RunContext, word: str = "Hello") -> dict[str, str]:
     """Writes a greeting into the run's log and returns it."""
-    text = f"{word}, {name}!"
+    text = f"{word}, {who}!"
     ctx.output(text)
     return {"text": text}
 '''
@@ -56,7 +56,7 @@ _README = """# A Task Center project
 
     taskcenter plan composites/example.py      # what it would do; no server is needed
     taskcenter up                              # starts everything and saves the composites here
-    taskcenter run hello --set name=you        # in a second shell: runs it and shows how it goes
+    taskcenter run hello --set who=you        # in a second shell: runs it and shows how it goes
 """
 
 FILES = {"composites/example.py": _COMPOSITE, "task_types/example.py": _TASK_TYPE, "README.md": _README}

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from taskcenter.errors import Problem, Refused, ValidationFailed
-from taskcenter_console.terminal import emit, mark, moment, note, say, table
+from taskcenter_console.terminal import brief, emit, mark, moment, note, say, table
 
 from . import common
 from .common import Out, output
@@ -73,10 +73,10 @@ def _document(file: str) -> Any:
 
 
 @task.command()
-@click.argument("name", metavar="TASK")
+@click.argument("which", metavar="TASK")
 @fields
 @output
-def edit(name: str, form: dict[str, Any], out: Out) -> None:
+def edit(which: str, form: dict[str, Any], out: Out) -> None:
     """Change fields of a task. --set changes single fields of the payload, --payload replaces all of it.
 
     --cron, --every and --at replace all triggers. Refused when somebody else changes the task at the same moment.
@@ -84,7 +84,7 @@ def edit(name: str, form: dict[str, Any], out: Out) -> None:
     from taskcenter_console.services import tasks as service
 
     with common.open_center() as center:
-        before = service.get(center, name)
+        before = service.get(center, which)
         data = given_fields(form, before.payload)
         if not data:
             raise click.UsageError("Nothing to change: give at least one option.")
@@ -152,7 +152,7 @@ def list_tasks(
     else:
         cells = [
             [row["slug"], row["taskType"], mark(row["status"]), mark(row["lastRunStatus"]),
-             moment(row["lastRunAt"]), moment(row["nextRunAt"]), ", ".join(row["tags"])]
+             brief(row["lastRunAt"]), brief(row["nextRunAt"]), ", ".join(row["tags"])]
             for row in rows
         ]  # fmt: skip
         columns = ("task", "type", "status", "last run", "at", "next run", "tags")

@@ -1,4 +1,4 @@
-"""Watching a run from outside: live lines on a terminal, plain lines elsewhere. It only reads; the run needs no watcher."""
+"""Watching a run from outside: live lines on a terminal, plain ones elsewhere. It only reads."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ __all__ = ["summary", "watch"]
 _EVERY = 0.25
 _PATIENCE = 8.0
 """Seconds a run may wait before we say what it may be waiting for."""
+_TOLD = ("success", "failed", "skipped", "running")
 _SHOWN = 8
 """How many running steps are drawn at once."""
 
@@ -109,7 +110,7 @@ def _say_waiting(center: Center, seen: _Seen, screen: _Plain) -> None:
 def summary(run: Run, steps: list[StepRun]) -> str:
     """How a run ended, in a line or two."""
     counts = Counter(step.status.value for step in steps if "[" not in step.step_key)
-    told = ", ".join(f"{counts[name]} {name}" for name in ("success", "failed", "skipped", "running") if counts[name])
+    told = ", ".join(f"{counts[name]} {name}" for name in _TOLD if counts[name])
     head = f"{GLYPHS[run.status.value]} {run.status.value}: {run.task_slug} {run.name} ({run.id[:8]})"
     tail = "".join(f", {part}" for part in (span(run.duration_ms) if run.duration_ms is not None else "", told) if part)
     said = run.error or run.message

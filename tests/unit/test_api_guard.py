@@ -7,12 +7,11 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 from starlette.types import Message
 
 from taskcenter_console.api.app import make_app
@@ -20,6 +19,9 @@ from taskcenter_console.api.guard import BODY_LIMIT, HEADERS, Guard, host_allowe
 from taskcenter_console.api.json_text import MAX_DEPTH, MAX_VALUES
 from taskcenter_console.services import tasks
 from tests.fakes import api_client, fake_center
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
 
 TASK = {"name": "Hello", "taskType": "shell", "payload": {"command": ["echo", "hello"]}}
 JSON = {"Content-Type": "application/json"}
@@ -340,9 +342,9 @@ def test_an_application_without_a_center_of_its_own_is_not_shared(tmp_path: Path
 def asgi(
     app: Any,
     *,
-    headers: list[tuple[bytes, bytes]] = [],
+    headers: Sequence[tuple[bytes, bytes]] = (),
     chunk: bytes = b"",
-    chunks: int = 1,  # noqa: B006
+    chunks: int = 1,
 ) -> tuple[int, int]:
     """One POST, byte for byte: the status, and how many pieces of the body were read."""
     read, statuses = 0, []
