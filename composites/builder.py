@@ -17,17 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from taskcenter.errors import Problem, SetupError, ValidationFailed
 from taskcenter.jsonable import to_jsonable
 from taskcenter.task_types import registry
 
-from .engine import CompositeResult
 from .model import CompositeSpec, EdgeSpec, StepSpec
 from .plan import Plan, make_plan
 from .validate import Known, check
 from .walk import Overrides
+
+if TYPE_CHECKING:
+    from .engine import CompositeResult
 
 __all__ = ["Composite", "Step", "StepGroup"]
 

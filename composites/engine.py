@@ -22,11 +22,11 @@ from taskcenter.reasons import Reason, ReasonCode
 from taskcenter.status import StepStatus
 
 from . import templates
-from .graph import waves
+from .graph import wave_numbers
 from .model import CompositeSpec, StepSpec
-from .walk import Decisions, Ending, Outcome, Overrides, Walker, compile_graph
+from .walk import Decisions, Ending, Outcome, Overrides, Walker, compile_graph, output_of
 
-__all__ = ["CompositeResult", "StepCall", "StepChange", "execute", "output_of", "wave_numbers"]
+__all__ = ["CompositeResult", "StepCall", "StepChange", "execute"]
 
 
 @dataclass
@@ -108,25 +108,6 @@ def _failure(error: BaseException) -> Outcome:
         return Outcome(StepStatus.FAILED, error=str(error), error_type="cancelled")
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Outcome(StepStatus.FAILED, error=text, error_type=type(error).__name__)
-
-
-def wave_numbers(spec: CompositeSpec) -> dict[str, int]:
-    """Step key → its wave, from 0."""
-    keys = [step.step_key for step in spec.steps]
-    if spec.sequential and not spec.edges:
-        ordered = sorted(spec.steps, key=lambda s: (s.position, s.step_key))
-        return {step.step_key: i for i, step in enumerate(ordered)}
-    edges = [(e.from_step_key, e.to_step_key) for e in spec.edges]
-    return {key: i for i, generation in enumerate(waves(keys, edges)) for key in generation}
-
-
-def output_of(outcome: Outcome, duration_ms: int | None, reason: Reason | None = None) -> dict[str, Any]:
-    """What later steps read under ``steps.<key>`` (spec 3.6)."""
-    if outcome.status is StepStatus.SUCCESS:
-        return {"status": "success", "execution": outcome.result, "durationMs": duration_ms}
-    if outcome.status is StepStatus.FAILED:
-        return {"status": "failed", "error": outcome.error, "errorType": outcome.error_type, "durationMs": duration_ms}
-    return {"status": "skipped", "execution": None, "reason": str(reason) if reason else None}
 
 
 async def execute(

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import networkx
 
-__all__ = ["Ancestors", "descendants", "find_cycle", "waves"]
+from .model import CompositeSpec
+
+__all__ = ["Ancestors", "descendants", "find_cycle", "wave_numbers", "waves"]
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -33,6 +35,16 @@ def find_cycle(keys: Sequence[str], edges: Pairs) -> list[str] | None:
 def waves(keys: Sequence[str], edges: Pairs) -> list[list[str]]:
     """Topological generations: the steps of one wave need nothing of each other. The graph must be acyclic."""
     return [list(generation) for generation in networkx.topological_generations(_digraph(keys, edges))]
+
+
+def wave_numbers(spec: CompositeSpec) -> dict[str, int]:
+    """Step key → its wave, from 0."""
+    keys = [step.step_key for step in spec.steps]
+    if spec.sequential and not spec.edges:
+        ordered = sorted(spec.steps, key=lambda s: (s.position, s.step_key))
+        return {step.step_key: i for i, step in enumerate(ordered)}
+    edges = [(e.from_step_key, e.to_step_key) for e in spec.edges]
+    return {key: i for i, generation in enumerate(waves(keys, edges)) for key in generation}
 
 
 def descendants(keys: Sequence[str], edges: Pairs, starts: Iterable[str]) -> set[str]:

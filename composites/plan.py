@@ -21,10 +21,10 @@ from taskcenter.redaction import redact
 from taskcenter.status import StepStatus
 
 from . import templates
-from .engine import output_of, wave_numbers
 from .expressions import UNKNOWN
+from .graph import wave_numbers
 from .model import CompositeSpec, StepSpec
-from .walk import Decisions, Outcome, Overrides, Walker, compile_graph
+from .walk import Decisions, Outcome, Overrides, Walker, compile_graph, output_of
 
 __all__ = ["Expectation", "Plan", "PlanStep", "Planner", "make_plan", "plan_hash"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from .engine import wave_numbers
+from .graph import wave_numbers
 from .model import CompositeSpec, EdgeSpec, StepSpec
 from .plan import Plan, PlanStep
 

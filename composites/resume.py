@@ -11,7 +11,7 @@ from typing import Any
 
 from taskcenter.errors import Problem, ValidationFailed
 
-from .graph import descendants
+from .graph import descendants, wave_numbers
 from .model import CompositeSpec, EdgeSpec, StepSpec
 from .walk import Overrides
 
@@ -163,8 +163,6 @@ def decide_resume(
 
 
 def _in_order(spec: CompositeSpec) -> list[StepSpec]:
-    from .engine import wave_numbers
-
     waves = wave_numbers(spec)
     return sorted(spec.steps, key=lambda s: (waves[s.step_key], s.position, s.step_key))
 

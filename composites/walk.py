@@ -34,7 +34,7 @@ from .conditions import CONDITIONS, OUTCOME_JOINS, Join, Tally, Verdict, decide,
 from .expressions import UNKNOWN, Expression
 from .model import CompositeSpec, StepSpec
 
-__all__ = ["Decisions", "Ending", "Graph", "Outcome", "Overrides", "Walker", "compile_graph", "walk"]
+__all__ = ["Decisions", "Ending", "Graph", "Outcome", "Overrides", "Walker", "compile_graph", "output_of", "walk"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +434,15 @@ def _seen(outcome: Outcome) -> dict[str, Any]:
     seen["status"] = outcome.status.value
     seen["result"] = outcome.result
     return seen
+
+
+def output_of(outcome: Outcome, duration_ms: int | None, reason: Reason | None = None) -> dict[str, Any]:
+    """What later steps read under ``steps.<key>`` (spec 3.6)."""
+    if outcome.status is StepStatus.SUCCESS:
+        return {"status": "success", "execution": outcome.result, "durationMs": duration_ms}
+    if outcome.status is StepStatus.FAILED:
+        return {"status": "failed", "error": outcome.error, "errorType": outcome.error_type, "durationMs": duration_ms}
+    return {"status": "skipped", "execution": None, "reason": str(reason) if reason else None}
 
 
 def walk(

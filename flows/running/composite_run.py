@@ -9,7 +9,8 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from composites.engine import execute, wave_numbers
+from composites.engine import execute
+from composites.graph import wave_numbers
 from composites.model import CompositeSpec
 from composites.plan import Plan, make_plan, plan_hash
 from composites.render import render_plan, to_mermaid

@@ -159,7 +159,8 @@ def read_document(name: str) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(text)
+        # YAML knows times and numbers as keys; what a task holds is JSON
+        return json.loads(json.dumps(yaml.safe_load(text), default=str))
     except yaml.YAMLError as error:
         raise ValidationFailed(where, [Problem("not_yaml", "", f"is not YAML: {error}")]) from None
 

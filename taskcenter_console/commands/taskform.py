@@ -54,13 +54,24 @@ def fields(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **values: Any) -> Any:
         form = {name: values.pop(name) for name in own}
-        if sum(name == "-" for name in (values.get("file"), form["payload_file"])) > 1:
-            raise click.UsageError("stdin can be read once: FILE and --payload-file are both -.")
+        _check_usage(form, values.get("file"))
         return function(*args, form=form, **values)
 
     for option in reversed(_OPTIONS):
         call = option(call)
     return call
+
+
+def _check_usage(form: Mapping[str, Any], file: str | None) -> None:
+    """What can be said before anything is opened."""
+    if file == form["payload_file"] == "-":
+        raise click.UsageError("stdin can be read once: FILE and --payload-file are both -.")
+    if form["payload"] is not None and form["payload_file"] is not None:
+        raise click.UsageError("--payload and --payload-file exclude each other.")
+    if form["no_triggers"] and (form["cron"] or form["every"] or form["at"]):
+        raise click.UsageError("--no-triggers excludes --cron, --every and --at.")
+    if form["timezone"] is not None and not (form["cron"] or form["at"]):
+        raise click.UsageError("--timezone belongs to --cron or --at.")
 
 
 def given_fields(form: Mapping[str, Any], payload: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -72,10 +83,6 @@ def given_fields(form: Mapping[str, Any], payload: Mapping[str, Any] | None) -> 
     if form["tags"]:
         data["tags"] = list(form["tags"])
     triggers = _triggers(form)
-    if form["no_triggers"] and triggers:
-        raise click.UsageError("--no-triggers excludes --cron, --every and --at.")
-    if form["timezone"] is not None and not (form["cron"] or form["at"]):
-        raise click.UsageError("--timezone belongs to --cron or --at.")
     if triggers or form["no_triggers"]:
         data["triggers"] = triggers
     return data

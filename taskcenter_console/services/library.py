@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from composites.load import Broken, Found, catalog
@@ -54,7 +55,7 @@ def rendered(center: Center, name: str, form: str) -> str:
 
 def check_json(center: Center, data: Any) -> list[Problem]:
     """Every problem of a composite in its JSON form, warnings too; empty when there is none."""
-    spec, problems = CompositeSpec.read(data)
+    spec, problems = CompositeSpec.read(_named(data))
     return [*problems, *check(spec, tasks.known(center)).problems]
 
 
@@ -63,6 +64,11 @@ def plan_json(center: Center, data: Any) -> Plan:
     errors = [problem for problem in check_json(center, data) if problem.severity == "error"]
     if errors:
         raise ValidationFailed("the composite", errors)
-    named = composites.Named(CompositeSpec.from_dict(data), "request")
+    named = composites.Named(CompositeSpec.from_dict(_named(data)), "request")
     with _reading:
         return composites.plan_offline(named, center.settings)[0]
+
+
+def _named(data: Any) -> Any:
+    """A name of null is as good as none."""
+    return {**data, "name": ""} if isinstance(data, Mapping) and data.get("name") is None else data

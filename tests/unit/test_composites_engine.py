@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from composites.engine import StepCall, StepChange, execute, output_of
+from composites.engine import StepCall, StepChange, execute
 from composites.local import run_here
 from composites.model import StepSpec
-from composites.walk import Outcome, Overrides
+from composites.walk import Outcome, Overrides, output_of
 from taskcenter.clock import utc_now
 from taskcenter.context import Cancelled
 from taskcenter.errors import Refused, StepFailed
