@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from taskcenter.clock import utc_now
@@ -82,4 +83,10 @@ def run_here(
             secret=RunContext().secret,  # refuses by name: there is nothing here that could know it
         )
 
-    return asyncio.run(go())
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(go())
+    # inside a notebook a loop is running already: a thread has room for another
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        return aside.submit(asyncio.run, go()).result()

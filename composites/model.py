@@ -158,6 +158,9 @@ _NULLABLE: Final = {
     "name", "description", "on_error", "group", "task_type", "referenced_task_id", "timeout_seconds", "map_parallel",
 }  # fmt: skip
 
+_DEFAULTED: Final = {"condition", "join", "priority", "halt_mode", "inputs"}
+"""Null means the default: databases and forms write it for what nobody filled in."""
+
 
 def _names(kind: type) -> dict[str, str]:
     """Accepted key → field name, both spellings."""
@@ -214,6 +217,8 @@ def _load(
             continue
         elif value is None and name in _NULLABLE:
             values[name] = None
+        elif value is None and name in _DEFAULTED:
+            continue
         elif (wanted := _KINDS.get(name)) is not None and not _is(value, wanted[0]):
             problems.append(Problem("wrong_kind", where, f"must be {wanted[1]}, not {type(value).__name__}"))
         else:

@@ -291,6 +291,9 @@ def _check_joins(spec: CompositeSpec, parents: Mapping[str, list[str]], add: Cal
             missing = join.expression.names - set(sources) - {"steps"}
             if missing:
                 add(Problem("join_unknown_step", place, f"no edge comes from {', '.join(sorted(missing))}"))
+        if not sources and step.join.strip() != "all":
+            text = f"no edge leads here, so the join {step.join!r} is not asked and the step starts at once"
+            add(Problem("join_without_edges", place, text, "warning"))
         if join.kind in OUTCOME_JOINS:
             ignored = [s for s in sources if (s, step.step_key) in odd]
             if ignored:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
 
+from composites.model import CompositeSpec, StepSpec
+from taskcenter.models import Task
 from taskcenter_console.api.app import make_app
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -69,21 +73,21 @@ def test_the_document_is_3_1_and_complete(document: dict[str, Any]) -> None:
 
 
 def test_bodies_are_described_by_the_models_of_the_core(document: dict[str, Any]) -> None:
-    schemas = document["components"]["schemas"]
-    wanted = {
-        "createTask": "TaskDraft",
-        "updateTask": "TaskPatch",
-        "importTasks": "TaskDraftList",
-        "checkComposite": "Composite",
+    bodies = {
+        entry["operationId"]: entry["requestBody"]["content"]["application/json"]["schema"]
+        for entry in operations(document).values()
+        if "requestBody" in entry
     }
-    for entry in operations(document).values():
-        if entry["operationId"] in wanted:
-            schema = entry["requestBody"]["content"]["application/json"]["schema"]
-            assert schema["$ref"] == f"#/components/schemas/{wanted[entry['operationId']]}"
-    assert schemas["TaskDraft"]["required"] == ["name", "taskType"]
-    assert schemas["TaskDraft"]["additionalProperties"] is False
-    assert "required" not in schemas["TaskPatch"]
-    assert set(schemas["TaskPatch"]["properties"]) == set(schemas["TaskDraft"]["properties"])
+    assert set(bodies["createTask"]["properties"]) > {to_camel(name) for name in Task.model_fields}
+    assert bodies["createTask"]["required"] == ["name", "taskType"]
+    assert set(bodies["updateTask"]["properties"]) == set(bodies["createTask"]["properties"])
+    assert "required" not in bodies["updateTask"]
+    steps = {to_camel(item.name) for item in fields(StepSpec)}
+    assert set(document["components"]["schemas"]["Step"]["properties"]) == steps
+    for name in ("checkComposite", "planComposite"):
+        assert set(bodies[name]["properties"]) == {to_camel(item.name) for item in fields(CompositeSpec)}
+    for name in ("createTask", "updateTask", "importTasks", "checkComposite", "planComposite"):
+        assert bodies[name]["additionalProperties"] is False
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

@@ -606,3 +606,22 @@ def test_both_spellings_are_read_and_one_is_written() -> None:
         ],
         "edges": [{"fromStepKey": "a", "toStepKey": "b"}],
     }
+
+
+def test_null_means_the_default_for_conditions_and_joins() -> None:
+    data = {
+        "name": "nulls",
+        "inputs": None,
+        "steps": [{"stepKey": "a", "taskType": "x"}, {"stepKey": "b", "taskType": "x", "join": None, "priority": None}],
+        "edges": [{"fromStepKey": "a", "toStepKey": "b", "condition": None}],
+    }
+    spec = CompositeSpec.from_dict(data)
+    assert (spec.steps[1].join, spec.steps[1].priority, spec.edges[0].condition) == ("all", "normal", "success")
+
+
+def test_a_join_without_edges_is_a_warning() -> None:
+    graph = Composite("alarm")
+    graph.step("alarm", "x", join="any_failed")
+    [problem] = check(graph.spec).problems
+    assert (problem.code, problem.severity) == ("join_without_edges", "warning")
+    assert "starts at once" in problem.message
