@@ -98,7 +98,7 @@ class FakeGateway(Gateway):
         job_variables: Mapping[str, Any] | None = None,
     ) -> Json:
         self._reach()
-        run = {
+        run: Json = {
             "id": str(uuid.uuid4()),
             "name": name or "calm-otter",
             "state_name": "Scheduled",

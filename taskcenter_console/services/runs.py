@@ -55,7 +55,8 @@ def start(
     """
     task = task_service.get(center, name)
     if task.danger and not (confirm or dry_run):
-        raise Refused(f"{task.slug} asks for a confirmation: {task.danger} (confirm with --yes, over REST with confirm: true)")
+        how = "confirm with --yes, over REST with confirm: true"
+        raise Refused(f"{task.slug} asks for a confirmation: {task.danger} ({how})")
     _check(center, task, payload, options)
     deployment = center.gateway.find_deployment(task.deployment_name)
     if deployment is None:

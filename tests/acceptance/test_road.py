@@ -90,8 +90,9 @@ def test_a_plan_that_changed_is_refused_with_the_difference(up: Started) -> None
     assert up.taskcenter("task", "create", str(file)).returncode == 0
     plan = up.json("plan", "changing")
     graph["graph"]["steps"][0]["payload"]["command"] = ["echo", "new"]  # type: ignore[index]
-    file.write_text(json.dumps(graph))
-    assert up.taskcenter("task", "edit", "changing", str(file)).returncode == 0
+    file.write_text(json.dumps({"schemaVersion": 1, "tasks": [graph]}))
+    changed = up.taskcenter("task", "import", str(file), "--apply")
+    assert changed.returncode == 0, changed.stderr
     refused = up.taskcenter("run", "changing", "--plan", plan["planHash"])
     assert refused.returncode == 4
     assert "step a changed in payload" in refused.stderr
@@ -118,7 +119,7 @@ def test_bad_input_ends_with_a_sentence_and_stores_nothing(up: Started) -> None:
         (("run", "nobody"), 3, "no task"),
         (("run", "nightly-sales", "--skip", "nobody"), 2, "nobody"),
         (("runs", "show", "ffffffff"), 3, "no run"),
-        (("composite", "check", "/no/such/file.py"), 3, "no file"),
+        (("composite", "plan", "/no/such/file.py"), 3, "no file"),
     ]
     for argv, code, words in cases:
         done = up.taskcenter(*argv)

@@ -15,7 +15,7 @@ from tests.fakes import api_client, fake_center
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
-TWO = {
+TWO: dict[str, Any] = {
     "name": "two",
     "inputs": {"seconds": 1},
     "steps": [
@@ -75,7 +75,7 @@ def test_one_is_shown_planned_and_drawn(client: TestClient, center: Center) -> N
 
 def test_the_saved_one_goes_before_the_file(client: TestClient, center: Center) -> None:
     put(center, "two.json", json.dumps(TWO))
-    one_step = {"steps": TWO["steps"][:1]}  # type: ignore[index]
+    one_step = {"steps": TWO["steps"][:1]}
     task = client.post("/api/tasks", json={"name": "two", "taskType": "composite", "graph": one_step}).json()
     shown = client.get("/api/composites/two").json()
     assert (shown["source"], shown["taskId"], shown["revision"]) == ("saved", task["id"], 1)
@@ -91,7 +91,7 @@ def test_what_is_not_there_or_no_composite(client: TestClient) -> None:
 
 
 def test_one_that_cannot_run_is_not_planned_or_drawn(client: TestClient, center: Center) -> None:
-    cycle = {**TWO, "edges": [*TWO["edges"], {"fromStepKey": "b", "toStepKey": "a"}]}  # type: ignore[misc]
+    cycle = {**TWO, "edges": [*TWO["edges"], {"fromStepKey": "b", "toStepKey": "a"}]}
     put(center, "two.json", json.dumps(cycle))
     assert client.get("/api/composites/two").status_code == 200
     for route in ("plan", "render"):

@@ -70,7 +70,7 @@ SEEDS: dict[str, list[Any]] = {
     "/api/composites/plan": [COMPOSITE],
 }
 
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[Any] = st.sampled_from(
     [
         *(None, True, 0, -1, 2**31, 2**62, -(2**62), 1e308, 5e-324, 0.5),
         *("", " ", "\t", "a" * 300, "\u202e", "\ud7ff", "😀", "\x7f", "-", "_", "__proto__"),
@@ -80,7 +80,7 @@ ODD = st.sampled_from(
         *([], {}, [[]], [{}], {"": 0}, {"a": {"b": {"c": {}}}}, [None], [0] * 50),
         *({"$ref": "#"}, {"secret": "x"}, {"__class__": 1}),
     ]
-)
+).map(copy.deepcopy)
 TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=30)
 LEAVES = ODD | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 ANY = st.recursive(

@@ -16,8 +16,8 @@ from tests.fakes import FakeGateway, api_client, fake_center
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
-HELLO = {"name": "Hello", "taskType": "shell", "payload": {"command": ["echo", "hello"]}}
-GRAPH = {
+HELLO: dict[str, Any] = {"name": "Hello", "taskType": "shell", "payload": {"command": ["echo", "hello"]}}
+GRAPH: dict[str, Any] = {
     "steps": [
         {"stepKey": "a", "taskType": "wait", "payload": {"seconds": 1}},
         {"stepKey": "b", "taskType": "wait", "payload": {"seconds": 1}},
@@ -123,11 +123,12 @@ def test_a_slug_is_taken_once(client: TestClient) -> None:
 
 
 def test_lists_are_filtered_sorted_and_cut(client: TestClient) -> None:
-    for name, more in {
+    several: dict[str, dict[str, Any]] = {
         "Beta": {"owner": "ann", "tags": ["x"], "status": "paused"},
         "Alpha": {"category": "night", "description": "Counts ORDERS"},
         "Gamma": {"taskType": "wait", "payload": {"seconds": 1}},
-    }.items():
+    }
+    for name, more in several.items():
         assert client.post("/api/tasks", json={**HELLO, "name": name, **more}).status_code == 201
 
     def names(query: str = "") -> list[str]:

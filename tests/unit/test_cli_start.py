@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,25 +28,28 @@ def run(home: Path, *args: str, code: str = "") -> subprocess.CompletedProcess[s
     return subprocess.run(argv, capture_output=True, text=True, env=environment(home), cwd=home, timeout=60)
 
 
-def seconds(home: Path, *args: str) -> float:
-    begin = time.perf_counter()
+def seconds(home: Path, *args: str) -> tuple[float, float]:
+    """Wall clock and processor time of one fresh process."""
+    begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run(home, *args).returncode == 0
-    return time.perf_counter() - begin
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize(
     ("args", "bound"),
-    [(("--help",), 0.4), (("composite", "plan", str(NIGHTLY)), 1.0)],
+    [(("--help",), 0.4), (("composite", "plan", str(NIGHTLY)), 0.8)],
     ids=["--help", "composite plan"],
 )
 def test_it_starts_fast(
     args: tuple[str, ...], bound: float, tmp_path: Path, record_property: pytest.RecordProperty
 ) -> None:
-    """The promises are 150 and 400 ms on a quiet machine; the bounds here leave room for a busy one."""
-    seconds(tmp_path, *args)
-    median = statistics.median(seconds(tmp_path, *args) for _ in range(7))
-    record_property("median_seconds", f"{median:.3f}")
-    assert median < bound
+    """The promises are 150 and 400 ms on a quiet machine. On a busy one the wall clock says more about the others,
+    so the bound is on processor time; the median of the wall clock is reported beside it."""
+    seconds(tmp_path, *args)  # writes the byte code
+    walls, busy = zip(*(seconds(tmp_path, *args) for _ in range(7)), strict=True)
+    record_property("median_seconds", f"{statistics.median(walls):.3f}")
+    assert statistics.median(busy) < bound, f"median wall clock {statistics.median(walls):.3f} s"
 
 
 @pytest.mark.parametrize(

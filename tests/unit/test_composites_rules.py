@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from composites import Composite
 from composites.model import CompositeSpec, EdgeSpec, StepSpec
 from composites.validate import MAX_DEPTH, Known, check
 from taskcenter.errors import Problem, ValidationFailed
@@ -620,7 +621,7 @@ def test_null_means_the_default_for_conditions_and_joins() -> None:
 
 
 def test_a_join_without_edges_is_a_warning() -> None:
-    graph = Composite("alarm")
+    graph = Composite("alarm-only")
     graph.step("alarm", "x", join="any_failed")
     [problem] = check(graph.spec).problems
     assert (problem.code, problem.severity) == ("join_without_edges", "warning")
