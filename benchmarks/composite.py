@@ -28,7 +28,7 @@ WAVES, WIDTH, CHAIN = 10, 100, 100
 def serve(home: Path, database: str) -> tuple[str, str, Callable[[], None]]:
     """Start a server; gives its API address, the address of our tables, and how to stop."""
     from taskcenter_adapter.database import make_engine, upgrade
-    from taskcenter_adapter.postgres import start_postgres
+    from taskcenter_adapter.postgres import remove_cluster, start_postgres
     from taskcenter_adapter.prefect_server import start_server
     from taskcenter_adapter.processes import free_port
 
@@ -41,6 +41,7 @@ def serve(home: Path, database: str) -> tuple[str, str, Callable[[], None]]:
         def stop() -> None:
             server.stop()
             postgres.stop()
+            remove_cluster(home)
     else:
         (home / "prefect").mkdir(exist_ok=True)
         server = start_server(home, f"sqlite+aiosqlite:///{home}/prefect/prefect.db", port)

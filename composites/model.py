@@ -213,12 +213,10 @@ def _load(
         name = known.get(key)
         if name is None:
             problems.append(Problem("unknown_field", where, "is not a field here; " + _nearest(str(key), known)))
-        elif name in skip:
+        elif name in skip or (value is None and (name in _DEFAULTED or (name == "name" and kind is CompositeSpec))):
             continue
         elif value is None and name in _NULLABLE:
             values[name] = None
-        elif value is None and name in _DEFAULTED:
-            continue
         elif (wanted := _KINDS.get(name)) is not None and not _is(value, wanted[0]):
             problems.append(Problem("wrong_kind", where, f"must be {wanted[1]}, not {type(value).__name__}"))
         else:

@@ -22,6 +22,7 @@ VARIABLES: dict[str, str] = {
     "TASKCENTER_ALLOW_SHELL_TEXT": "0 switches off the `shell` text form of the shell task type (argv stays).",
     "TASKCENTER_MAX_STEPS": "Most steps one composite may have. Default 10000.",
     "TASKCENTER_CONNECTION_<NAME>": "A database connection by address, beside those saved as Prefect blocks.",
+    "TASKCENTER_DEBUG": "1 shows the trace of an unexpected error on the command line.",
     "PREFECT_API_URL": "A Prefect server of your own; `up` then starts none.",
 }
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from .context import PlanNote, RunContext
 from .errors import NotFound, Problem, SetupError
+from .settings import Settings
 
 __all__ = ["Registry", "TaskType", "registry", "task_type"]
 
@@ -101,6 +102,8 @@ class Registry:
     types: dict[str, TaskType] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    of_project: bool = False
+    """Read ``task_types/`` of the project that the settings name, when no folder is given."""
     _folder_read: bool = False
 
     def add(self, kind: TaskType) -> None:
@@ -135,7 +138,10 @@ class Registry:
         if self._folder_read:
             return
         self._folder_read = True
-        for file in _files(self.folder):
+        folder = self.folder
+        if folder is None and self.of_project:
+            folder = Settings.from_env().project / "task_types"
+        for file in _files(folder):
             self._load(file.name, functools.partial(_import_file, file))
 
     def _load(self, name: str, load: Callable[[], Any]) -> None:
@@ -145,7 +151,7 @@ class Registry:
             self.broken[name] = f"{type(error).__name__}: {error}"
 
 
-registry = Registry()
+registry = Registry(of_project=True)
 
 
 def _files(folder: Path | None) -> Iterable[Path]:

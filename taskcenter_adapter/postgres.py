@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +28,9 @@ from taskcenter.errors import ServerAway, SetupError
 
 from .processes import Child, start, wait_until
 
-__all__ = ["EmbeddedPostgres", "available", "start_postgres"]
+__all__ = ["EmbeddedPostgres", "available", "remove_cluster", "start_postgres"]
 
+_CLUSTERS = Path("/var/lib/taskcenter")
 _SOCKET_MAX = 100
 """A unix socket's path may have 107 bytes on Linux and 103 elsewhere."""
 _PORT = 5432
@@ -123,8 +125,9 @@ def start_postgres(home: Path, databases: tuple[str, ...] = ("taskcenter", "pref
 def _place(home: Path) -> tuple[Path, dict[str, Any]]:
     """Where the cluster lives, and the subprocess keywords of the user it runs as.
 
-    PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, in ``home`` where that user can
-    reach it and else under /var/lib: no folder of the user's is opened up for it.
+    PostgreSQL refuses to run as root. Started by root it runs as ``nobody``, who cannot reach ``home``; no folder of
+    the user's is opened up for it, the cluster lives under /var/lib instead. ``home`` keeps its name in a file, so
+    that a new, empty home never meets the data of an old one at the same path.
     """
     if os.geteuid() != 0:
         return home / "postgres", {}
@@ -132,8 +135,19 @@ def _place(home: Path) -> tuple[Path, dict[str, Any]]:
 
     nobody = pwd.getpwnam("nobody")
     user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    return Path("/var/lib/taskcenter") / digest, user
+    name = home / "postgres.name"
+    if not name.exists():
+        name.write_text(uuid.uuid4().hex[:12], encoding="ascii")
+    place = _CLUSTERS / name.read_text(encoding="ascii").strip()
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "home").write_text(f"{home}\n", encoding="utf-8")
+    return place, user
+
+
+def remove_cluster(home: Path) -> None:
+    """Delete the cluster of ``home`` for good, wherever it lives. The server must be stopped."""
+    place, _ = _place(home)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _can_enter(folder: Path, user: dict[str, Any]) -> bool:

@@ -96,7 +96,14 @@ def settings() -> str:
     )
 
 
-PAGES = {"lifecycle.md": lifecycle, "events.md": events, "settings.md": settings}
+def commands() -> str:
+    """Every command with its options and the exit codes."""
+    from .commands.reference import page
+
+    return page().rstrip("\n")
+
+
+PAGES = {"lifecycle.md": lifecycle, "events.md": events, "settings.md": settings, "cli.md": commands}
 
 
 def write() -> None:

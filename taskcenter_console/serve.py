@@ -65,7 +65,7 @@ def serve(settings: Settings) -> int:
         app = make_app(center, allowed_hosts=hosts)
         server = uvicorn.Server(
             uvicorn.Config(
-                app, host="127.0.0.1", port=settings.port, log_level="warning", access_log=False, lifespan="on"
+                app, host="127.0.0.1", port=settings.port, log_level="warning", access_log=False, server_header=False
             )
         )
         housekeeper.start()

@@ -70,9 +70,9 @@ def _everything() -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     }
     with maybe_center("") as center:
         if center is not None:
-            from taskcenter.ports import TaskFilter
+            from taskcenter_console.services.tasks import all_tasks
 
-            for task in center.store.list_tasks(TaskFilter(task_type="composite", limit=10_000)):
+            for task in (one for one in all_tasks(center) if one.task_type == "composite"):
                 spec = locate(task.slug, center.settings, center)[0].spec
                 rows[task.slug] = {
                     "name": task.slug,

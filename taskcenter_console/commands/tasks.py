@@ -11,7 +11,9 @@ from taskcenter_console.terminal import brief, emit, mark, moment, note, say, ta
 
 from . import common
 from .common import Out, output
+from .exchange import document_of, export, import_tasks
 from .taskform import fields, given_fields
+from .tasktypes import types
 
 __all__ = ["task"]
 
@@ -47,28 +49,12 @@ def create(file: str | None, form: dict[str, Any], out: Out) -> None:
 
 
 def _from_file(file: str) -> dict[str, Any]:
-    data = _document(file)
+    data = document_of(file)
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     if not isinstance(data, dict) or isinstance(data.get("tasks"), list):
         problem = Problem("not_one", "", "must hold one task; for several use: taskcenter task import")
         raise ValidationFailed("stdin" if file == "-" else file, [problem])
-    return data
-
-
-def _document(file: str) -> Any:
-    """What a file holds, with a composite in its own form (steps, no task type) turned into a task."""
-    if file.endswith(".py"):
-        from taskcenter_console.services.composites import task_data
-
-        from .planning import find_all
-
-        return [task_data(one.spec) for one in find_all(file, None)]
-    data = common.read_document(file)
-    if isinstance(data, dict) and "steps" in data and not {"taskType", "task_type"} & data.keys():
-        name = data.get("name") or (file.rpartition("/")[2].partition(".")[0] if file != "-" else "")
-        named = {key: data[key] for key in ("description", "tags") if key in data}
-        return {"name": name, "taskType": "composite", **named, "graph": data}
     return data
 
 
@@ -278,122 +264,5 @@ def disable(name: str, out: Out) -> None:
     _switch(name, "disabled", "disabled", out)
 
 
-@task.command("import")
-@click.argument("file", metavar="FILE")
-@click.option("--apply", is_flag=True, help="Carry it out. Without it, say only what would happen.")
-@output
-def import_tasks(file: str, apply: bool, out: Out) -> int:
-    """Preview what an import of FILE (JSON, YAML or .py; - is stdin) would do, or do it with --apply.
-
-    All of it or nothing: when one task is refused, none is stored, and the exit code is 2.
-    """
-    from taskcenter_console.services import tasks as service
-
-    data = _document(file)
-    document = data if isinstance(data, list) or (isinstance(data, dict) and "tasks" in data) else [data]
-    with common.open_center() as center, common.stdout_kept():
-        items = service.import_tasks(center, document, common.caller(), apply=apply)
-    refused = [item for item in items if item.kind == "refused"]
-    done = apply and not refused
-    if out.json:
-        emit({"applied": done, "items": [item.to_dict() for item in items]})
-    elif out.quiet:
-        for item in items:
-            say(f"{item.kind} {item.name}")
-    else:
-        table(("task", "change"), [[item.name, mark(item.kind)] for item in items], empty="the file holds no task")
-        for item in refused:
-            for problem in item.problems:
-                say(f"  ✗ {item.name}: {problem}")
-        say(_import_said(len(items), len(refused), apply))
-    return 2 if refused else 0
-
-
-def _import_said(count: int, refused: int, apply: bool) -> str:
-    if refused:
-        return f"{refused} of {count} are refused; nothing was stored"
-    return "stored" if apply else "nothing was stored yet; do it with --apply"
-
-
-@task.command()
-@click.argument("names", metavar="[TASK]...", nargs=-1)
-@click.option("-o", "--output", "file", metavar="FILE", help="Write to FILE (whole or not at all) instead of stdout.")
-@output
-def export(names: tuple[str, ...], file: str | None, out: Out) -> None:
-    """Write tasks, all of them or the named ones, as the JSON that `task import` takes."""
-    from taskcenter_console.services import tasks as service
-
-    with common.open_center() as center:
-        document = service.export(center, names)
-    if file is None or file == "-":
-        emit(document)
-        return
-    common.write_whole(file, document)
-    if out.json:
-        emit({"file": file, "tasks": len(document["tasks"])})
-    elif not out.quiet:
-        say(f"{len(document['tasks'])} tasks were written to {file}")
-
-
-@task.command()
-@click.argument("key", metavar="TYPE", required=False)
-@output
-def types(key: str | None, out: Out) -> None:
-    """List the task types, or show the fields of one. No server is needed."""
-    from taskcenter_console.services import task_types as service
-    from taskcenter_console.services.center import Center
-
-    with Center(common.settings()) as center, common.stdout_kept():
-        if key is None:
-            found, broken = service.list_types(center)
-        else:
-            found, broken = [service.get(center, key)], {}
-    rows = [{**service.describe(kind), "description": _first_line(kind.function)} for kind in found]
-    if key is not None:
-        _say_type({**rows[0], "schema": found[0].schema()}, out)
-    elif out.json:
-        emit({"items": rows, "broken": broken})
-    elif out.quiet:
-        for row in rows:
-            say(row["key"])
-    else:
-        table(("type", "title", "about"), [[row["key"], row["title"], row["description"]] for row in rows])
-        for name, said in broken.items():
-            note(f"✗ broken: {name}: {said}")
-
-
-def _first_line(function: Any) -> str:
-    return (function.__doc__ or "").strip().partition("\n")[0]
-
-
-def _say_type(row: dict[str, Any], out: Out) -> None:
-    if out.json:
-        emit(row)
-        return
-    schema = row["schema"]
-    required = set(schema.get("required", ()))
-    if out.quiet:
-        for name in schema.get("properties", {}):
-            say(name)
-        return
-    say(f"{row['key']}: {row['description'] or row['title']}")
-    if row["danger"]:
-        say(f"! {row['danger']}")
-    say()
-    cells = [
-        [name, _kind(field), "required" if name in required else _default(field), field.get("description", "")]
-        for name, field in schema.get("properties", {}).items()
-    ]
-    table(("field", "kind", "default", "about"), cells, empty="it takes no fields")
-
-
-def _kind(field: dict[str, Any]) -> str:
-    if "enum" in field:
-        return " | ".join(map(str, field["enum"]))
-    if "anyOf" in field:
-        return " | ".join(dict.fromkeys(_kind(part) for part in field["anyOf"] if part.get("type") != "null"))
-    return str(field.get("type", field.get("$ref", "any"))).rpartition("/")[2]
-
-
-def _default(field: dict[str, Any]) -> str:
-    return common.short(field.get("default"), 40)
+for _command in (import_tasks, export, types):
+    task.add_command(_command)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from deployments.publish import publish
 from taskcenter import events
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, ServerAway, TaskCenterError, ValidationFailed
-from taskcenter.models import Task, Trigger
+from taskcenter.models import Task, Trigger, slugify
 from taskcenter.ports import TaskFilter
 from taskcenter.redaction import redact
 from taskcenter.scheduling.occurrences import check_trigger, next_slot
@@ -41,8 +41,8 @@ __all__ = [
 ]
 
 
-def known(center: Center) -> Known:
-    """What a composite's check may ask about saved tasks."""
+def known(center: Center, also: Collection[str] = ()) -> Known:
+    """What a composite's check may ask about saved tasks; ``also`` are slugs that are about to be saved."""
 
     def find_composite(ref: str) -> CompositeSpec | None:
         task = center.store.find_task(ref)
@@ -52,7 +52,7 @@ def known(center: Center) -> Known:
     return Known(
         find_type=registry.find,
         type_names=registry.keys,
-        find_task=lambda ref: center.store.find_task(ref) is not None,
+        find_task=lambda ref: ref in also or center.store.find_task(ref) is not None,
         find_composite=find_composite,
         max_steps=center.settings.max_steps,
     )
@@ -109,12 +109,20 @@ def _schedule(value: Any) -> dict[str, Any]:
 
 
 def check_task(
-    center: Center, task: Task, graph: Mapping[str, Any] | None, *, before: Task | None = None
+    center: Center,
+    task: Task,
+    graph: Mapping[str, Any] | None,
+    *,
+    before: Task | None = None,
+    also: Collection[str] = (),
 ) -> list[Problem]:
-    """Every problem of a task with its triggers, payload and graph. ``before``: the task that it would replace."""
+    """Every problem of a task with its triggers, payload and graph.
+
+    ``before``: the task that it would replace; ``also``: slugs that are saved along with it.
+    """
     problems: list[Problem] = []
     if task.task_type == "composite":
-        problems += _check_graph(center, task, graph)
+        problems += _check_graph(center, task, graph, also)
     else:
         kind = registry.find(task.task_type)
         if kind is None:
@@ -144,13 +152,13 @@ def _added(task: Task, before: Task | None) -> bool:
     return any(trigger.id not in have for trigger in task.triggers)
 
 
-def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None) -> list[Problem]:
+def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None, also: Collection[str]) -> list[Problem]:
     if graph is None:
         return [Problem("no_steps", "graph", "a composite needs a graph with steps and edges")]
     if not isinstance(graph, Mapping):
         return [Problem("not_object", "graph", f"must be a JSON object, not {type(graph).__name__}")]
     spec, problems = CompositeSpec.read({**graph, "name": task.slug}, name=task.slug)
-    return [*problems, *check(spec, known(center)).errors]
+    return [*problems, *check(spec, known(center, also)).errors]
 
 
 def check_save(
@@ -325,8 +333,17 @@ def export(center: Center, names: Sequence[str] = ()) -> dict[str, Any]:
             for name in ("taskId", "nextRunAt", "lastRunAt"):
                 trigger.pop(name)
         graph = center.store.find_graph(task.id)
-        rows.append({**data, "graph": graph} if graph is not None else data)
+        rows.append({**data, "graph": _by_slug(center, graph)} if graph is not None else data)
     return {"schemaVersion": 1, "importMode": "create_task_requests", "tasks": rows}
+
+
+def _by_slug(center: Center, graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The graph with the tasks it refers to named by slug: ids mean nothing in another center."""
+    steps = []
+    for step in graph.get("steps", ()):
+        task = center.store.find_task(step["referencedTaskId"]) if step.get("referencedTaskId") else None
+        steps.append({**step, "referencedTaskId": task.slug} if task else step)
+    return {**graph, "steps": steps}
 
 
 def import_tasks(center: Center, document: Any, caller: Caller, *, apply: bool) -> list[ImportItem]:
@@ -338,13 +355,40 @@ def import_tasks(center: Center, document: Any, caller: Caller, *, apply: bool) 
     if isinstance(document, Mapping) and document.get("schemaVersion", 1) != 1:
         text = f"{document['schemaVersion']!r} is not known; known: 1"
         raise ValidationFailed("the import", [Problem("version", "schemaVersion", text)])
-    items = _without_doubles([_preview(center, row, index) for index, row in enumerate(rows)])
+    wanted = {_slug_of(row) for row in rows if isinstance(row, Mapping)}
+    items = _without_doubles([_preview(center, row, index, wanted) for index, row in enumerate(rows)])
     if apply and all(item.kind != "refused" for item in items):
-        for item in items:
-            if item.kind in ("create", "update"):
-                slug = str(item.data.get("slug")) if item.kind == "update" else None
-                save(center, item.data, caller, update=slug)
+        for item in _in_order(items):
+            save(center, item.data, caller, update=str(item.data["slug"]) if item.kind == "update" else None)
     return items
+
+
+def _slug_of(row: Mapping[str, Any]) -> str:
+    return str(row.get("slug") or slugify(str(row.get("name") or "")))
+
+
+def _references(row: Mapping[str, Any]) -> set[str]:
+    """The tasks that a composite's steps run, by slug or id."""
+    graph = row.get("graph") or row
+    steps = graph.get("steps") if isinstance(graph, Mapping) else None
+    found = [step for step in steps or () if isinstance(step, Mapping)]
+    named = {str(step.get("referencedTaskId") or step.get("referenced_task_id") or "") for step in found}
+    inner = {
+        str((step.get("payload") or {}).get("composite") or "") for step in found if step.get("taskType") == "composite"
+    }
+    return (named | inner) - {""}
+
+
+def _in_order(items: Sequence[ImportItem]) -> list[ImportItem]:
+    """What is to be saved, a task that others refer to before those others."""
+    left = [item for item in items if item.kind in ("create", "update")]
+    ordered: list[ImportItem] = []
+    while left:
+        names = {str(item.data["slug"]) for item in left}
+        free = [item for item in left if not _references(item.data) & (names - {str(item.data["slug"])})]
+        ordered += free or left  # composites that contain each other are refused when they are saved
+        left = [item for item in left if item not in free] if free else []
+    return ordered
 
 
 def _without_doubles(items: Sequence[ImportItem]) -> list[ImportItem]:
@@ -360,14 +404,15 @@ def _without_doubles(items: Sequence[ImportItem]) -> list[ImportItem]:
     return checked
 
 
-def _preview(center: Center, row: Any, index: int) -> ImportItem:
+def _preview(center: Center, row: Any, index: int, wanted: Collection[str] = ()) -> ImportItem:
+    """``wanted`` are the slugs of the whole import: a step may refer to any of them."""
     name = (
         str(row.get("name") or row.get("slug") or f"tasks[{index}]") if isinstance(row, Mapping) else f"tasks[{index}]"
     )
     try:
         task, graph = parse(row)
         before = center.store.find_task(task.slug)
-        problems = [p for p in check_task(center, task, graph) if p.severity == "error"]
+        problems = [p for p in check_task(center, task, graph, before=before, also=wanted) if p.severity == "error"]
     except ValidationFailed as error:
         return ImportItem(name, "refused", error.problems)
     except TaskCenterError as error:
@@ -375,8 +420,10 @@ def _preview(center: Center, row: Any, index: int) -> ImportItem:
     if problems:
         return ImportItem(name, "refused", problems)
     data = {**row, "slug": task.slug}
+    data.pop("id", None)  # a list may come from another center, whose ids mean nothing here
     if before is None:
-        return ImportItem(name, "create", data=data)
+        triggers = [{k: v for k, v in t.items() if k != "id"} for t in row.get("triggers") or ()]
+        return ImportItem(name, "create", data={**data, "triggers": triggers} if triggers else data)
     merged, _ = parse(row, base=before)
     unchanged = {"id", "revision", "created_at", "updated_at", "triggers"}
     same = merged.model_dump(exclude=unchanged) == before.model_dump(exclude=unchanged)

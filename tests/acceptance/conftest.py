@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from taskcenter_adapter.postgres import remove_cluster
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +80,9 @@ def start_center(home: Path, *options: str, timeout: float = 90, cwd: Path = ROO
 def stop_center(started: Started, timeout: float = 60) -> int:
     if started.process.poll() is None:
         started.process.send_signal(signal.SIGTERM)
-    return started.process.wait(timeout)
+    code = started.process.wait(timeout)
+    remove_cluster(started.home)
+    return code
 
 
 def left_running(home: Path, names: Sequence[str] = ()) -> list[str]:

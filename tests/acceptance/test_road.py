@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from taskcenter_adapter.postgres import remove_cluster
 from tests.acceptance.conftest import ROOT, Started, clean_env, left_running, start_center, stop_center
 
 CRON = "every-minute"
@@ -167,6 +168,7 @@ def test_the_demo_ends_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
     took = float(done.stdout.split("first finished run: ")[1].split(" s")[0])
     assert took < 30, f"{took} s of {time.monotonic() - begin:.0f} s"
     assert left_running(home) == []
+    remove_cluster(home)
 
 
 def test_sqlite_works_and_says_what_it_costs(tmp_path: Path) -> None:

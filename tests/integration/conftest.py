@@ -14,7 +14,7 @@ from taskcenter.ports import Store
 from taskcenter.settings import Settings
 from taskcenter_adapter.database import make_engine, upgrade
 from taskcenter_adapter.gateway import Gateway
-from taskcenter_adapter.postgres import start_postgres
+from taskcenter_adapter.postgres import remove_cluster, start_postgres
 from taskcenter_adapter.prefect_server import start_server
 from taskcenter_adapter.processes import free_port
 from taskcenter_adapter.runtime import clear_state, write_state
@@ -61,6 +61,7 @@ def live_center() -> Iterator[LiveCenter]:
         clear_state(home)
         server.stop()
         postgres.stop()
+        remove_cluster(home)
         shutil.rmtree(home, ignore_errors=True)
 
 

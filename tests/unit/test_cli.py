@@ -231,7 +231,12 @@ def test_up_gets_its_settings_from_the_options(home: Path, tmp_path: Path, monke
     import taskcenter_console.up as module
 
     seen: list[Any] = []
-    monkeypatch.setattr(module, "up", lambda settings, workers=4: seen.append((settings, workers)) or 0)
+
+    def up(settings: Any, workers: int = 4) -> int:
+        seen.append((settings, workers))
+        return 0
+
+    monkeypatch.setattr(module, "up", up)
     args = ["--port", "0", "--prefect-port", "4300", "--database", "sqlite", "--project", str(tmp_path)]
     assert invoke("up", *args, "--workers", "2").exit_code == 0
     settings, workers = seen[0]

@@ -23,7 +23,7 @@ from taskcenter_console.services.center import Caller, Center
 from taskcenter_console.services.tasks import save
 from tests.fakes import FakeGateway, fake_center
 
-GRAPH = {
+GRAPH: dict[str, Any] = {
     "steps": [
         {"stepKey": "a", "taskType": "wait", "payload": {"seconds": 0}},
         {"stepKey": "b", "taskType": "wait", "payload": {"seconds": 0}},
@@ -53,12 +53,11 @@ def center(home: Path, tmp_path: Path, gateway: FakeGateway, monkeypatch: pytest
 @pytest.fixture
 def worker(center: Center, monkeypatch: pytest.MonkeyPatch) -> Callable[[RunStatus], None]:
     """Ends every run as told while the command waits for it."""
-    state = {"look": 0, "status": RunStatus.SUCCESS}
+    state = {"status": RunStatus.SUCCESS}
     real = run_service.get
 
     def get(at: Center, run_id: str) -> Run:
         run = real(at, run_id)
-        state["look"] += 1
         if run.status is RunStatus.QUEUED:
             at.store.record(
                 Changes(runs=(run.model_copy(update={"status": RunStatus.RUNNING, "started_at": utc_now()}),))

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def seconds(home: Path, *args: str) -> tuple[float, float]:
     ids=["--help", "composite plan"],
 )
 def test_it_starts_fast(
-    args: tuple[str, ...], bound: float, tmp_path: Path, record_property: pytest.RecordProperty
+    args: tuple[str, ...], bound: float, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """The promises are 150 and 400 ms on a quiet machine. On a busy one the wall clock says more about the others,
     so the bound is on processor time; the median of the wall clock is reported beside it."""
