@@ -422,7 +422,8 @@ def _preview(center: Center, row: Any, index: int, wanted: Collection[str] = ())
     data = {**row, "slug": task.slug}
     data.pop("id", None)  # a list may come from another center, whose ids mean nothing here
     if before is None:
-        triggers = [{k: v for k, v in t.items() if k != "id"} for t in row.get("triggers") or ()]
+        taken = {trigger.id for other in all_tasks(center) for trigger in other.triggers}
+        triggers = [{k: v for k, v in t.items() if k != "id" or v not in taken} for t in row.get("triggers") or ()]
         return ImportItem(name, "create", data={**data, "triggers": triggers} if triggers else data)
     merged, _ = parse(row, base=before)
     unchanged = {"id", "revision", "created_at", "updated_at", "triggers"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from taskcenter_console.services import tasks
@@ -23,8 +24,8 @@ def outer(name: str, inner: str) -> dict[str, Any]:
     }
 
 
-def test_what_is_exported_can_be_imported_elsewhere() -> None:
-    here, there = fake_center(), fake_center()
+def test_what_is_exported_can_be_imported_elsewhere(tmp_path: Path) -> None:
+    here, there = fake_center(tmp_path / "a"), fake_center(tmp_path / "b")
     inner = tasks.save(here, {**shell("inner"), "triggers": [{"type": "interval", "intervalSeconds": 60}]}, ME)
     tasks.save(here, outer("a-outer", inner.id), ME)
     document = tasks.export(here)
@@ -36,8 +37,8 @@ def test_what_is_exported_can_be_imported_elsewhere() -> None:
     assert {item.kind for item in again} == {"same"}
 
 
-def test_the_same_list_beside_the_original_makes_triggers_of_its_own() -> None:
-    center = fake_center()
+def test_the_same_list_beside_the_original_makes_triggers_of_its_own(tmp_path: Path) -> None:
+    center = fake_center(tmp_path)
     first = tasks.save(center, {**shell("one"), "triggers": [{"type": "interval", "intervalSeconds": 60}]}, ME)
     document = tasks.export(center)
     document["tasks"][0] |= {"name": "two", "slug": "two"}
@@ -46,15 +47,15 @@ def test_the_same_list_beside_the_original_makes_triggers_of_its_own() -> None:
     assert tasks.get(center, "two").triggers[0].id != first.triggers[0].id
 
 
-def test_one_refused_row_stops_the_whole_import() -> None:
-    center = fake_center()
+def test_one_refused_row_stops_the_whole_import(tmp_path: Path) -> None:
+    center = fake_center(tmp_path)
     rows = {"schemaVersion": 1, "tasks": [shell("good"), {"name": "bad", "taskType": "nope"}, outer("c", "missing")]}
     items = tasks.import_tasks(center, rows, ME, apply=True)
     assert [item.kind for item in items] == ["create", "refused", "refused"]
     assert tasks.all_tasks(center) == []
 
 
-def test_a_task_is_found_by_its_deployment_name() -> None:
-    center = fake_center()
+def test_a_task_is_found_by_its_deployment_name(tmp_path: Path) -> None:
+    center = fake_center(tmp_path)
     tasks.save(center, shell("one"), ME)
     assert tasks.get(center, "shell/one").slug == "one"
