@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from taskcenter.settings import Settings
 from taskcenter.status import RunStatus
@@ -37,6 +41,15 @@ def _other(wanted: int) -> int:
     return port
 
 
+def _program(name: str) -> str:
+    """How to call a program of this environment: by its name where the shell finds it, else by its path."""
+    here = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if found and Path(found).resolve() == here.resolve():
+        return name
+    return os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here)
+
+
 def _heading(text: str) -> None:
     terminal.say(f"\n── {text} " + "─" * max(0, 76 - len(text)))
 
@@ -57,9 +70,9 @@ def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
             _heading("Three next commands (in a second shell, from this folder)")
             home = "" if settings.home == Settings.from_env({}).home else f"TASKCENTER_HOME={settings.home} "
             prefect = "" if stack.settings.prefect_port == 4200 else f"PREFECT_API_URL={stack.prefect_api_url} "
-            terminal.say(f"  {home}taskcenter run fails-midway")
-            terminal.say(f"  {home}taskcenter plan open-orders")
-            terminal.say(f"  {prefect}prefect deployment run 'composite/{_STORY}' --watch")
+            terminal.say(f"  {home}{_program('taskcenter')} run fails-midway")
+            terminal.say(f"  {home}{_program('taskcenter')} plan open-orders")
+            terminal.say(f"  {prefect}{_program('prefect')} deployment run 'composite/{_STORY}' --watch")
             if not once:
                 terminal.say("\nserving; Ctrl-C stops everything")
                 stack.watch()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
-from taskcenter.errors import Refused, SetupError, TaskCenterError
+from taskcenter.errors import Refused, ServerAway, SetupError, TaskCenterError
 from taskcenter.settings import Settings
 from taskcenter_adapter import postgres, prefect_server
 from taskcenter_adapter.database import make_engine, upgrade
@@ -241,13 +241,21 @@ def _beside(url: str, home: Path) -> str:
     import psycopg
 
     plain: Any = parts.set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+    where = parts.host or "local"
     try:
-        with psycopg.connect(plain, autocommit=True, connect_timeout=10) as connection:
+        opened = psycopg.connect(plain, autocommit=True, connect_timeout=10)
+    except psycopg.Error as error:
+        raise ServerAway(
+            f"the PostgreSQL server of TASKCENTER_DATABASE_URL ({where}) does not let us in: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    try:
+        with opened as connection:
             if connection.execute("select 1 from pg_database where datname = 'prefect'").fetchone() is None:
                 connection.execute("create database prefect")
     except psycopg.Error as error:
         raise SetupError(
-            f"the server of TASKCENTER_DATABASE_URL ({parts.host or 'local'}) does not give Prefect a database of its "
-            f"own: {str(error).splitlines()[0]}. Create the database 'prefect' there."
+            f"the server of TASKCENTER_DATABASE_URL ({where}) does not give Prefect a database of its own: "
+            f"{str(error).splitlines()[0]}. Create the database 'prefect' there."
         ) from None
     return parts.set(drivername="postgresql+asyncpg", database="prefect").render_as_string(hide_password=False)
