@@ -1,0 +1,1 @@
+"""Kept for the purge of history by policy; nothing is purged yet."""

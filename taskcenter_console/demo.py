@@ -50,10 +50,6 @@ def _program(name: str) -> str:
     return os.path.relpath(here) if here.is_relative_to(Path.cwd()) else str(here)
 
 
-def _heading(text: str) -> None:
-    terminal.say(f"\n── {text} " + "─" * max(0, 76 - len(text)))
-
-
 def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
     """Show the road from a composite to a finished, explained run; then serve, or stop with ``once``.
 
@@ -64,10 +60,10 @@ def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
     try:
         with running(_free(settings), workers, terminal.say) as stack:
             code = _story(stack.settings, begin)
-            _heading("Where to look")
+            terminal.heading("Where to look")
             for name, address in stack.addresses():
                 terminal.say(f"  {name:12s} {address}")
-            _heading("Three next commands (in a second shell, from this folder)")
+            terminal.heading("Three next commands (in a second shell, from this folder)")
             home = "" if settings.home == Settings.from_env({}).home else f"TASKCENTER_HOME={settings.home} "
             prefect = "" if stack.settings.prefect_port == 4200 else f"PREFECT_API_URL={stack.prefect_api_url} "
             terminal.say(f"  {home}{_program('taskcenter')} run fails-midway")
@@ -85,13 +81,13 @@ def demo(settings: Settings, once: bool = False, workers: int = 4) -> int:
 def _story(settings: Settings, begin: float) -> int:
     caller = Caller("demo", "cli")
     with Center(settings) as center:
-        _heading(f"The plan of {_STORY} (nothing is executed)")
+        terminal.heading(f"The plan of {_STORY} (nothing is executed)")
         plan, spec = composite_service.plan(center, _STORY)
         show_plan(plan, spec, "tree", Out())
-        _heading("The run")
+        terminal.heading("The run")
         run = run_service.start(center, _STORY, caller)
         finished = watch(center, run.id, live=terminal.is_terminal())
-        _heading("Its result")
+        terminal.heading("Its result")
         say_run(run_service.details(center, finished.id))
         terminal.say(f"\nfrom start to first finished run: {time.monotonic() - begin:.1f} s")
         return 0 if finished.status is RunStatus.SUCCESS else 1

@@ -14,11 +14,7 @@ import click
 from taskcenter.clock import utc_now
 
 if TYPE_CHECKING:
-    from composites.model import CompositeSpec
-    from composites.plan import Plan
-    from taskcenter.models import Run
-
-    from .services.center import Center
+    pass
 
 __all__ = [
     "brief",
@@ -31,12 +27,10 @@ __all__ = [
     "note",
     "say",
     "show_plan",
-    "show_run",
     "span",
     "style_of",
     "table",
     "to_json",
-    "watch_run",
 ]
 
 GLYPHS: Mapping[str, str] = {
@@ -178,18 +172,3 @@ def show_plan(plan: Plan, spec: CompositeSpec, form: str = "tree") -> None:
     from composites.render import render_plan
 
     say(render_plan(plan, form, spec))
-
-
-def watch_run(center: Center, run_id: str) -> Run:
-    """Show a run until it is over, and give it: live on a terminal, a line per change elsewhere."""
-    from .commands.watching import watch
-
-    return watch(center, run_id, live=is_terminal())
-
-
-def show_run(center: Center, run_id: str) -> None:
-    """A run with its steps and its result."""
-    from .commands.runs import say_run
-    from .services.runs import details
-
-    say_run(details(center, run_id))

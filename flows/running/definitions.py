@@ -15,7 +15,7 @@ from taskcenter.ports import Store
 from taskcenter.settings import Settings
 from taskcenter.task_types import registry
 
-__all__ = ["definition_of", "known_to", "overrides_of"]
+__all__ = ["definition_of", "known_to", "overrides_of", "selected"]
 
 
 def definition_of(store: Store, slug: str, settings: Settings) -> tuple[CompositeSpec, dict[str, Any]]:
@@ -47,10 +47,9 @@ def known_to(store: Store, settings: Settings) -> Known:
     )
 
 
-def overrides_of(spec: CompositeSpec, options: RunOptions, store: Store) -> tuple[CompositeSpec, Overrides, list[str]]:
-    """The graph and the overrides of one run, and the sentences that explain what is reused."""
-    spec = apply_set(spec, options.set)
-    chosen = select(
+def selected(spec: CompositeSpec, options: RunOptions) -> Overrides:
+    """What the options leave out, hold or make fail; raises ValidationFailed for a step that does not exist."""
+    return select(
         spec,
         only=options.only,
         start_from=options.start_from,
@@ -59,6 +58,12 @@ def overrides_of(spec: CompositeSpec, options: RunOptions, store: Store) -> tupl
         hold=options.hold,
         fail=options.fail,
     )
+
+
+def overrides_of(spec: CompositeSpec, options: RunOptions, store: Store) -> tuple[CompositeSpec, Overrides, list[str]]:
+    """The graph and the overrides of one run, and the sentences that explain what is reused."""
+    spec = apply_set(spec, options.set)
+    chosen = selected(spec, options)
     if options.resume is None:
         return spec, chosen, []
     run = store.get_run(options.resume)

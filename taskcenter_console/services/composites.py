@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from composites.load import Broken, Found, catalog, find, load_file
 from composites.model import CompositeSpec
 from composites.plan import Expectation, Plan, make_plan, plan_hash
-from composites.resume import apply_set, select
+from composites.resume import apply_set
 from composites.validate import Known, check
 from composites.walk import Overrides
 from taskcenter.errors import Problem, Refused, TaskCenterError, ValidationFailed
@@ -151,17 +151,9 @@ def _plan(
 
 
 def _selected(spec: CompositeSpec, options: RunOptions | None) -> Overrides:
-    if options is None:
-        return Overrides()
-    return select(
-        spec,
-        only=options.only,
-        start_from=options.start_from,
-        downstream_of=options.downstream_of,
-        skip=options.skip,
-        hold=options.hold,
-        fail=options.fail,
-    )
+    from flows.running.definitions import selected
+
+    return selected(spec, options) if options is not None else Overrides()
 
 
 def _what_changed(center: Center, named: Named, inputs: Mapping[str, Any] | None, options: RunOptions) -> str:
