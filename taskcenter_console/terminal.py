@@ -16,6 +16,10 @@ from taskcenter.clock import utc_now
 if TYPE_CHECKING:
     pass
 
+if TYPE_CHECKING:
+    from composites.model import CompositeSpec
+    from composites.plan import Plan
+
 __all__ = [
     "brief",
     "clean",
