@@ -14,9 +14,6 @@ import click
 from taskcenter.clock import utc_now
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from composites.model import CompositeSpec
     from composites.plan import Plan
 
