@@ -6,7 +6,6 @@ task, and each cron, interval and one-shot trigger is one schedule whose slug is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC
 from typing import Any, Final
 
@@ -85,9 +84,11 @@ def schedule_of(trigger: Trigger) -> dict[str, Any]:
     }
 
 
-def deployment_of(task: Task, *, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The wanted deployment of ``task``: everything but the ids that only the server knows."""
-    variables = {**(environment or {}), **task.environment}
+def deployment_of(task: Task) -> dict[str, Any]:
+    """The wanted deployment of ``task``: everything but the ids that only the server knows.
+
+    Its payload and environment stay in our own tables: the run reads them when it starts.
+    """
     return {
         "flow": task.task_type,
         "name": task.slug,
@@ -100,6 +101,6 @@ def deployment_of(task: Task, *, environment: Mapping[str, str] | None = None) -
         "work_pool_name": POOL,
         "paused": task.status is not TaskStatus.ACTIVE,
         "concurrency_limit": task.max_concurrent or None,
-        "job_variables": {"env": variables} if variables else {},
+        "job_variables": {},
         "schedules": [schedule_of(trigger) for trigger in task.triggers],
     }

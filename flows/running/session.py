@@ -287,6 +287,8 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
         for logger in own:
             logger.addFilter(_REDACTING)
             logger.addHandler(handler)
+        if task is not None and flow_run.parent_task_run_id is None:
+            os.environ.update(task.environment)  # the run has a process of its own
         with tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp:
             yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp))
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 from deployments.publish import publish
 from deployments.spec import POOL
+from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
 from taskcenter.errors import Problem, Refused, ServerAway, ValidationFailed
 from taskcenter.models import LogLine, Run, StepRun, Task
@@ -107,6 +108,9 @@ def start(
 
 
 def _check(center: Center, task: Task, payload: Mapping[str, Any] | None, options: RunOptions) -> None:
+    clear = [*find_clear_secrets(payload or {}, "payload"), *find_clear_secrets(options.set, "options.set")]
+    if clear:  # Prefect keeps a run's parameters in the clear
+        raise ValidationFailed(f"the run of {task.slug!r}", clear)
     if task.task_type == "composite":
         composite_service.plan(center, task.slug, inputs=payload, options=options)
         return

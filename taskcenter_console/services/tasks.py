@@ -13,6 +13,7 @@ from composites.model import CompositeSpec
 from composites.validate import Known, check
 from deployments.publish import publish
 from taskcenter import events
+from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, ServerAway, TaskCenterError, ValidationFailed
 from taskcenter.models import Task, Trigger, slugify
@@ -134,8 +135,11 @@ def check_task(
             problems += kind.check(task.payload)
         if graph is not None:
             problems.append(Problem("graph", "graph", "only a composite has steps"))
+    problems += find_clear_secrets(task.payload, "payload")
+    problems += find_clear_secrets(task.environment, "environment")
     now = utc_now()
     for index, trigger in enumerate(task.triggers):
+        problems += find_clear_secrets(trigger.payload or {}, f"triggers[{index}].payload")
         problems += check_trigger(trigger, now, f"triggers[{index}]")
     if task.status is _status(before) is TaskStatus.DISABLED and _added(task, before):
         problems.append(Problem("disabled", "triggers", "a disabled task takes no trigger; enable it first"))
@@ -158,7 +162,10 @@ def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None, al
     if not isinstance(graph, Mapping):
         return [Problem("not_object", "graph", f"must be a JSON object, not {type(graph).__name__}")]
     spec, problems = CompositeSpec.read({**graph, "name": task.slug}, name=task.slug)
-    return [*problems, *check(spec, known(center, also)).errors]
+    clear = find_clear_secrets(dict(spec.inputs), "inputs")
+    for step in spec.steps:
+        clear += find_clear_secrets(step.payload, f"steps ({step.step_key}).payload")
+    return [*problems, *check(spec, known(center, also)).errors, *clear]
 
 
 def check_save(

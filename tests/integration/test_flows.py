@@ -200,6 +200,22 @@ def test_a_hash_of_another_plan_is_refused(live: LiveCenter, saved: Callable[[Co
     assert live.store.list_steps(last_run(live, slug).id) == []
 
 
+def test_the_environment_of_a_task_reaches_the_work_and_not_prefect(live: LiveCenter) -> None:
+    name = name_of("environment")
+    data = {
+        "name": name,
+        "taskType": "shell",
+        "environment": {"GREETING": "bonjour"},
+        "payload": {"command": ["sh", "-c", "echo $GREETING"]},
+    }
+    task = task_service.save(live.center, data, live.caller)
+    assert asyncio.run(shell(task=name, return_state=True)).is_completed()
+    run = last_run(live, name)
+    assert "bonjour" in [line.message for line in live.store.list_logs(run.id)]
+    deployed = live.gateway.find_deployment(task.deployment_name)
+    assert "bonjour" not in str(deployed)
+
+
 def test_every_step_of_a_run_ends(live: LiveCenter) -> None:
     for run in live.store.list_runs(RunFilter(limit=200)).items:
         for step in live.store.list_steps(run.id):

@@ -1,0 +1,50 @@
+"""Finds secrets that were written out in a definition, before they reach a row, Prefect or a log. (spec 0.4, 8.3)
+
+Only object keys are judged (``password: hunter2``): what stands under them must be a reference, a template or
+nothing. Text is left alone here; what leaks through text is masked when it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .errors import Problem
+from .redaction import MASK, is_secret_name
+
+__all__ = ["find_clear_secrets"]
+
+_HINT = (
+    "a secret must not stand here in the clear: save it as a Prefect Secret block and write "
+    '{{secret("name")}} instead, or name a connection that holds it'
+)
+
+
+def find_clear_secrets(value: Any, path: str) -> list[Problem]:
+    """One problem per secret that stands in ``value`` as plain text."""
+    return [Problem("secret_in_clear", where, _HINT) for where in _walk(value, path)]
+
+
+def _walk(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            where = f"{path}.{key}"
+            if _is_reference(value, str(key)):
+                continue
+            if is_secret_name(str(key)) and isinstance(item, str) and not _is_harmless(item):
+                yield where
+            else:
+                yield from _walk(item, where)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _walk(item, f"{path}[{index}]")
+
+
+def _is_reference(owner: Mapping[Any, Any], key: str) -> bool:
+    """``{"secret": "name"}`` names a secret and holds none."""
+    return key == "secret" and set(owner) <= {"secret", "scheme", "user", "username", "header", "prefix"}
+
+
+def _is_harmless(text: str) -> bool:
+    stripped = text.strip()
+    return not stripped or "{{" in text or stripped == MASK or set(stripped) == {"*"}
