@@ -148,7 +148,7 @@ async def run_spec(
     message = redact_text(result.ending.message)
     if not result.ending.failed:
         session.finish(RunStatus.SUCCESS, message=message, result=result.to_dict())
-        return Completed(message=message)
+        return Completed(message=message, data=redact(result.to_dict()))
     again = session.schedule_retry()
     session.finish(RunStatus.FAILED, message=message, result=result.to_dict(), error=message)
     if again:

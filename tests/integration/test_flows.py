@@ -154,6 +154,38 @@ def test_a_composite_in_a_composite_is_a_flow_run_below(live: LiveCenter, saved:
     assert last_run(live, slug).status == "success"
 
 
+def test_a_nested_composite_hands_up_its_counts_or_its_failure(
+    live: LiveCenter, saved: Callable[[Composite], str]
+) -> None:
+    good = Composite(name_of("good"))
+    good.step("deep", "shell", command=["echo", "deep"])
+    bad = Composite(name_of("bad"))
+    bad.step("deep", "shell", command=["false"])
+    outer = Composite(name_of("both"), continue_on_error=True)
+    a = outer.step("good", task=saved(good))
+    b = outer.step("bad", task=saved(bad))
+    count = outer.step("count", "shell", command=["echo", "{{steps.good.succeeded}} worked"], join="all_done")
+    [a, b] >> count
+    slug = saved(outer)
+    assert run_flow(slug).is_failed()
+    run = last_run(live, slug)
+    steps = {s.step_key: s for s in live.store.list_steps(run.id)}
+    assert (steps["good"].status.value, steps["bad"].status.value) == ("success", "failed")
+    assert "first 'deep'" in str(steps["bad"].error)
+    assert "1 worked" in [line.message for line in live.store.list_logs(run.id)]
+
+
+def test_a_step_can_run_a_saved_task(live: LiveCenter, saved: Callable[[Composite], str]) -> None:
+    name = name_of("saved")
+    data = {"name": name, "taskType": "shell", "payload": {"command": ["echo", "kept"]}}
+    task_service.save(live.center, data, live.caller)
+    graph = Composite(name_of("uses"))
+    graph.step("it", task=name, payload={"successExitCodes": [0]})
+    slug = saved(graph)
+    assert run_flow(slug).is_completed()
+    assert "kept" in [line.message for line in live.store.list_logs(last_run(live, slug).id)]
+
+
 def test_a_saved_task_runs_as_its_own_flow(live: LiveCenter) -> None:
     name = name_of("hello")
     task_service.save(
