@@ -90,9 +90,8 @@ def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     made.run("drop table {table}")
 
 
-def server_only(db: Database) -> None:
-    if db.dialect == "sqlite":
-        pytest.skip("SQLite has no server to look at")
+SERVERS = pytest.mark.parametrize("db", ["postgresql", "mysql"], indirect=True)
+"""For what is only to be seen on a server; SQLite has none."""
 
 
 def test_many_statements_with_parameters(db: Database) -> None:
@@ -145,8 +144,8 @@ def test_ddl_rolls_back_where_the_database_can(db: Database) -> None:
             db.run("select * from {table}_2")
 
 
+@SERVERS
 def test_time_out_stops_it_on_the_server(db: Database) -> None:
-    server_only(db)
     mark = uuid.uuid4().hex
     seen: list[int] = []
     watcher = threading.Timer(0.5, lambda: seen.append(db.running(mark)))
@@ -171,8 +170,8 @@ def test_time_out_of_what_is_no_query(db: Database) -> None:
     assert db.dialect == "sqlite" or db.gone(mark)
 
 
+@SERVERS
 def test_a_script_that_lifts_the_limit_is_stopped_all_the_same(db: Database) -> None:
-    server_only(db)
     lift = {"postgresql": "set statement_timeout = 0", "mysql": "set session max_statement_time = 0"}[db.dialect]
     mark = uuid.uuid4().hex
     with pytest.raises(TimedOut):
@@ -192,8 +191,8 @@ def test_cancel_stops_it_on_the_server(db: Database) -> None:
     db.run("select count(*) from {table}", expect="value == 0")
 
 
+@SERVERS
 def test_a_lock_is_waited_for_no_longer_than_the_time_out(db: Database) -> None:
-    server_only(db)
     db.run("insert into {table} (a) values (1)")
     with db.connection.connect() as other:
         other.exec_driver_sql(f"update {db.table} set a = 2")
@@ -267,9 +266,8 @@ def test_bodies_with_semicolons(db: Database) -> None:
     db.run("select count(*), min(a) from {table}", expect="value == 1")
 
 
+@pytest.mark.parametrize("db", ["postgresql"], indirect=True)
 def test_postgresql_only(db: Database) -> None:
-    if db.dialect != "postgresql":
-        pytest.skip("speaks PostgreSQL")
     assert db.run("vacuum {table}")["transaction"] == "none"
     assert db.run("create index concurrently on {table} (a)")["transaction"] == "none"
     assert db.run("select :ids::bigint[]", parameters={"ids": [1, 2]}, fetch=1)["rows"] == [{"int8": [1, 2]}]
@@ -287,8 +285,8 @@ def test_changed_rows_with_returning(db: Database) -> None:
     assert output["totalRows"] == 2
 
 
+@SERVERS
 def test_nobody_stays_connected(db: Database) -> None:
-    server_only(db)
     who = {
         "postgresql": "select count(*) from pg_stat_activity where application_name = 'taskcenter' and "
         "pid <> pg_backend_pid() and query like '%{table}%'",

@@ -81,18 +81,21 @@ def token(prefix: str, length: int, signs: str = "aB3dE5fG7hJ9kL2mN4pQ6rS8tU") -
         token("dop" + "_v1_", 64, "0123456789abcdef"),
         "abc8Q~" + token("", 34),
         token("tc_" + "ab12cd34_", 32),
-        token("", 64, "aB3+E5fG7hJ9kL2mN4pQ6rS8tUvW1xY"),
     ],
 )
 @pytest.mark.parametrize(
     "around", ["{}", "using {} now", '"{}"', "x={}", "\x1b[32m{}\x1b[0m", "(line 1)\n{}\n(line 3)"]
 )
 def test_a_token_is_known_by_its_shape(secret: str, around: str) -> None:
-    if len(secret) == 64 and around not in ("{}", "(line 1)\n{}\n(line 3)"):
-        pytest.skip("the body of a key is known by filling its line")
     found = redact_text(around.format(secret))
     assert secret not in found
     assert MASK in found
+
+
+@pytest.mark.parametrize("around", ["{}", "(line 1)\n{}\n(line 3)"])
+def test_the_body_of_a_key_is_known_by_filling_its_line(around: str) -> None:
+    body = token("", 64, "aB3+E5fG7hJ9kL2mN4pQ6rS8tUvW1xY")
+    assert body not in redact_text(around.format(body))
 
 
 def test_a_private_key_is_masked_whole_and_line_by_line() -> None:
