@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from taskcenter.models import Task
 from taskcenter_console.cli import cli
 from taskcenter_console.commands import common
 from taskcenter_console.services.center import Center
@@ -198,9 +199,19 @@ def test_list_filters_and_columns(center: Center) -> None:
     assert "no tasks" in invoke("task", "list", "--status", "paused").stderr
 
 
-def test_show_hides_secrets(center: Center) -> None:
+def test_a_secret_in_clear_is_refused(center: Center) -> None:
     made = ("task", "create", "--name", "call", "--type", "http", "--set", "url=https://example.org")
-    invoke(*made, "--set", "headers.Authorization=Bearer abcdefghijklmnop")
+    refused = invoke(*made, "--set", "headers.Authorization=Bearer abcdefghijklmnop")
+    assert refused.exit_code == 2
+    assert "payload.headers.Authorization" in refused.stderr
+    assert "abcdefghijklmnop" not in refused.output
+    assert center.store.find_task("call") is None
+
+
+def test_show_hides_secrets(center: Center) -> None:
+    """Even of a task that another program wrote into the database."""
+    headers = {"url": "https://example.org", "headers": {"Authorization": "Bearer abcdefghijklmnop"}}
+    center.store.save_task(Task(name="call", task_type="http", payload=headers))
     text = invoke("task", "show", "call").stdout
     assert "https://example.org" in text
     assert "abcdefghijklmnop" not in text
