@@ -172,8 +172,9 @@ class _Run:
             if self.walker.halted is None:
                 self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
             await self._stop_running()
-            while not self.done.empty():
-                key, outcome, started, call = self.done.get_nowait()
+            # from the tasks and not from the queue: their callbacks may not have been called yet
+            for key, task in list(self.running.items()):
+                _, outcome, started, call = self._end_of(key, task)
                 self._take(key, outcome, started, call)
                 self.walker.report({key: outcome})
             raise
@@ -213,13 +214,15 @@ class _Run:
             self._cancel_running()
 
     def _ended(self, key: str, task: asyncio.Task[_Ended]) -> None:
-        """Called for every task, also for one that was cancelled before it began."""
+        self.done.put_nowait(self._end_of(key, task))
+
+    def _end_of(self, key: str, task: asyncio.Task[_Ended]) -> tuple[str, Outcome, datetime | None, StepCall | None]:
+        """How a task ended that is done, also one that was cancelled before it began."""
         if task.cancelled():
-            self.done.put_nowait((key, Outcome(StepStatus.SKIPPED), None, None))
-        elif (error := task.exception()) is not None:
-            self.done.put_nowait((key, _failure(error), None, None))
-        else:
-            self.done.put_nowait((key, *task.result()))
+            return key, Outcome(StepStatus.SKIPPED), None, None
+        if (error := task.exception()) is not None:
+            return key, _failure(error), None, None
+        return (key, *task.result())
 
     def _take(self, key: str, outcome: Outcome, started: datetime | None, call: StepCall | None) -> None:
         self.running.pop(key, None)
