@@ -76,6 +76,8 @@ def schedule_of(trigger: Trigger) -> dict[str, Any]:
             assert trigger.run_at is not None  # checked when the trigger was written
             start = trigger.run_at.astimezone(UTC).strftime("%Y%m%dT%H%M%S")
             schedule = {"rrule": f"DTSTART:{start}\nRRULE:FREQ=DAILY;COUNT=1", "timezone": "UTC"}
+        case _:
+            raise ValueError(f"a trigger of the type {trigger.type} is no schedule of Prefect's")
     return {
         "slug": trigger.id,
         "active": trigger.enabled,

@@ -17,10 +17,17 @@ from pydantic.alias_generators import to_camel
 from .status import Origin, Priority, RunPhase, RunStatus, StepStatus, TaskStatus
 
 __all__ = [
+    "AfterCondition",
     "AuditEntry",
+    "CalendarRule",
+    "CatchUp",
     "LogLine",
+    "MisfireCause",
+    "MisfirePolicy",
     "Model",
     "OutboxEvent",
+    "OverlapPolicy",
+    "OverlapScope",
     "RetryPolicy",
     "Run",
     "StepRun",
@@ -96,16 +103,34 @@ class Termination(Model):
     kill_on_timeout: bool = True
 
 
-TriggerType = Literal["cron", "interval", "one_shot"]
+TriggerType = Literal["cron", "interval", "one_shot", "planned", "ad_hoc", "after", "startup"]
+MisfirePolicy = Literal["fire_now", "skip", "reschedule", "fire_all"]
+MisfireCause = Literal["service_down", "scheduler_paused", "trigger_paused", "task_paused", "overlap", "capacity"]
+OverlapPolicy = Literal["skip", "buffer_one", "buffer_all", "cancel_other", "allow"]
+OverlapScope = Literal["trigger", "task"]
+CalendarRule = Literal["skip", "next_working_day", "previous_working_day"]
+AfterCondition = Literal["success", "failed", "done"]
+
+
+class CatchUp(Model):
+    """How much a ``fire_all`` makes up for: at most ``max`` slots, none older than ``window`` seconds (spec 4.5)."""
+
+    max: int = Field(100, ge=1, le=10_000)
+    window: float | None = Field(None, gt=0)
 
 
 class Trigger(Model):
-    """When a task should fire (spec 4.1). ``cron``, ``interval`` and ``one_shot`` are Prefect schedules too."""
+    """When a task should fire (spec 4.1). ``cron``, ``interval`` and ``one_shot`` are Prefect schedules too.
+
+    Which fields belong to which type is checked in ``scheduling.check``.
+    """
 
     id: str = Field(default_factory=new_id)
     task_id: str = ""
     type: TriggerType
     cron_expression: OptionalText = None
+    cron_seconds: Literal["first", "last"] | None = None
+    """Of a cron with six fields: where its seconds stand."""
     interval_seconds: float | None = None
     anchor: Utc | None = None
     run_at: Utc | None = None
@@ -115,6 +140,34 @@ class Trigger(Model):
     payload: dict[str, Any] | None = None
     next_run_at: Utc | None = None
     last_run_at: Utc | None = None
+    counts_from: Literal["schedule", "completion"] = Field("schedule", alias="from")
+    """Of an interval: a fixed rate from the anchor, or so long after the end of the run before (``from`` in JSON)."""
+    plan: tuple[Utc, ...] = ()
+    """Of a planned trigger: its times, each once."""
+    token_hash: OptionalText = None
+    """Of an ad_hoc trigger: the hash of the token that fires it."""
+    task_ids: tuple[str, ...] = ()
+    """Of an after trigger: the tasks whose runs it waits for."""
+    condition: AfterCondition = "success"
+    """Of an after trigger: how their runs must end."""
+    misfire_policy: MisfirePolicy = "fire_now"
+    misfire_by_cause: dict[MisfireCause, MisfirePolicy] = Field(default_factory=dict)
+    """A policy of its own for a cause; for a cause that is absent ``misfire_policy`` holds."""
+    misfire_grace_seconds: int = Field(60, ge=0, le=31_536_000)
+    catch_up: CatchUp = CatchUp()
+    overlap: OverlapPolicy = "skip"
+    overlap_scope: OverlapScope = "trigger"
+    calendar: OptionalText = None
+    calendar_rule: CalendarRule = "skip"
+    jitter_seconds: float = Field(0.0, ge=0, le=86_400)
+    start_at: Utc | None = None
+    end_at: Utc | None = None
+    priority: Priority | None = None
+    """Of its runs; the task's when absent."""
+    paused_until: Utc | None = None
+    paused_reason: OptionalText = None
+    """Given without ``paused_until``: paused until a person resumes it."""
+    revision: int = 1
 
 
 class Task(Model):

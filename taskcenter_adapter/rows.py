@@ -21,6 +21,7 @@ from taskcenter.errors import Problem, ValidationFailed
 from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun, Task, Trigger
 
 __all__ = [
+    "TRIGGER_COLUMNS",
     "Row",
     "audit_row",
     "clean_json",
@@ -117,7 +118,12 @@ def _fields(model: type[BaseModel], *without: str) -> tuple[str, ...]:
 
 _RUN, _STEP, _LOG = _fields(Run), _fields(StepRun), _fields(LogLine)
 _AUDIT, _EVENT = _fields(AuditEntry), _fields(OutboxEvent)
-_TASK, _TRIGGER = _fields(Task, "triggers"), _fields(Trigger)
+_TASK = _fields(Task, "triggers")
+TRIGGER_COLUMNS = (
+    *("id", "task_id", "type", "cron_expression", "interval_seconds", "anchor", "run_at", "timezone", "enabled"),
+    *("retry_policy", "payload", "next_run_at", "last_run_at"),
+)
+"""The fields of a trigger that have a column; the others stand together in ``options``."""
 _RUN_JSON, _STEP_JSON, _LOG_JSON = frozenset({"result"}), frozenset({"execution"}), frozenset({"metadata"})
 _AUDIT_JSON, _EVENT_JSON = frozenset({"before", "after", "metadata"}), frozenset({"payload"})
 _TASK_JSON = frozenset({"payload", "tags", "environment", "termination", "retry_policy"})
@@ -155,7 +161,13 @@ def task_row(task: Task) -> Row:
 
 def trigger_rows(task: Task) -> list[Row]:
     return [
-        {**_row(trigger, _TRIGGER, _TRIGGER_JSON), "task_id": task.id, "position": position}
+        {
+            **_row(trigger, TRIGGER_COLUMNS, _TRIGGER_JSON),
+            "task_id": task.id,
+            "position": position,
+            "options": clean_json(trigger.model_dump(mode="json", exclude=set(TRIGGER_COLUMNS), exclude_defaults=True))
+            or None,
+        }
         for position, trigger in enumerate(task.triggers)
     ]
 
@@ -164,5 +176,8 @@ def task_of(row: Mapping[str, Any], triggers: Sequence[Mapping[str, Any]]) -> Ta
     """The task as it was saved. ``triggers`` are its trigger rows in order."""
     return Task(
         **{name: row[name] for name in _TASK},
-        triggers=tuple(Trigger(**{name: trigger[name] for name in _TRIGGER}) for trigger in triggers),
+        triggers=tuple(
+            Trigger(**{name: trigger[name] for name in TRIGGER_COLUMNS}, **(trigger["options"] or {}))
+            for trigger in triggers
+        ),
     )

@@ -150,6 +150,7 @@ task_triggers = Table(
     Column("payload", _json),
     Column("next_run_at", UtcTime),
     Column("last_run_at", UtcTime),
+    Column("options", _json, comment="the fields without a column of their own that differ from their defaults"),
     Index("ix_task_triggers_task_id", "task_id", "position"),
     Index("ix_task_triggers_next_run_at", "next_run_at"),
 )

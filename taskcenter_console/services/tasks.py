@@ -140,6 +140,7 @@ def check_task(
     now = utc_now()
     for index, trigger in enumerate(task.triggers):
         problems += find_clear_secrets(trigger.payload or {}, f"triggers[{index}].payload")
+        problems += _not_yet(trigger, f"triggers[{index}]")
         problems += check_trigger(trigger, now, f"triggers[{index}]")
     if task.status is _status(before) is TaskStatus.DISABLED and _added(task, before):
         problems.append(Problem("disabled", "triggers", "a disabled task takes no trigger; enable it first"))
@@ -154,6 +155,25 @@ def _added(task: Task, before: Task | None) -> bool:
     """Whether there is a trigger that was not there before. Those of a task that is being disabled stay."""
     have = {trigger.id for trigger in before.triggers} if before is not None else set()
     return any(trigger.id not in have for trigger in task.triggers)
+
+
+_FIRED = ("cron", "interval", "one_shot")
+_HONOURED = frozenset({
+    "id", "task_id", "type", "cron_expression", "interval_seconds", "anchor", "run_at", "timezone", "enabled",
+    "retry_policy", "payload", "next_run_at", "last_run_at", "revision",
+})  # fmt: skip
+
+
+def _not_yet(trigger: Trigger, path: str) -> list[Problem]:
+    """What the scheduling core knows and nothing carries out yet: refused, so that no trigger waits in vain."""
+    if trigger.type not in _FIRED:
+        text = f"{trigger.type!r} triggers are not fired by this version; it fires {', '.join(_FIRED)}"
+        return [Problem("not_yet", f"{path}.type", text)]
+    defaults = {
+        n: f.get_default(call_default_factory=True) for n, f in Trigger.model_fields.items() if n not in _HONOURED
+    }
+    changed = [name for name, default in defaults.items() if getattr(trigger, name) != default]
+    return [Problem("not_yet", f"{path}.{name}", "is not honoured by this version; leave it out") for name in changed]
 
 
 def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None, also: Collection[str]) -> list[Problem]:

@@ -7,7 +7,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from taskcenter.ports import Changes, RunFilter, Store, TaskFilter
 from taskcenter.status import RUN_TRANSITIONS, STEP_TRANSITIONS, Origin, Priority, RunPhase, RunStatus, StepStatus
 from taskcenter_adapter import store_sql
 from taskcenter_adapter.database import audit_deletes, make_engine, writing
+from taskcenter_adapter.rows import TRIGGER_COLUMNS
 from taskcenter_adapter.store import open_store
 from taskcenter_adapter.store_memory import MemoryStore
 from taskcenter_adapter.store_sql import SqlStore
@@ -960,7 +961,7 @@ def test_the_audit_has_places_for_its_chain(sql_store: SqlStore) -> None:
 def test_every_field_of_the_models_has_a_column() -> None:
     for model, table, elsewhere in (
         (Task, "tasks", {"triggers"}),
-        (Trigger, "task_triggers", set()),
+        (Trigger, "task_triggers", set(Trigger.model_fields) - set(TRIGGER_COLUMNS)),
         (Run, "task_runs", set()),
         (StepRun, "composite_step_runs", set()),
         (LogLine, "task_run_logs", set()),
@@ -968,6 +969,21 @@ def test_every_field_of_the_models_has_a_column() -> None:
         (OutboxEvent, "outbox_events", set()),
     ):
         assert set(model.model_fields) - elsewhere <= set(metadata.tables[table].columns.keys()), table
+
+
+def test_the_fields_of_a_trigger_without_a_column_come_back(store: Store) -> None:
+    trigger = Trigger(
+        type="planned",
+        plan=(datetime(2027, 1, 1, 12, tzinfo=UTC), datetime(2027, 2, 1, 12, 0, 0, 5, tzinfo=UTC)),
+        misfire_policy="skip",
+        misfire_by_cause={"overlap": "fire_now"},
+        overlap="buffer_one",
+        calendar="holidays – ü",
+        jitter_seconds=2.5,
+        paused_until=datetime(2027, 3, 1, tzinfo=UTC),
+    )
+    saved = store.save_task(Task(name="options", task_type="shell", triggers=(trigger,)))
+    assert store.get_task("options").triggers == (trigger.model_copy(update={"task_id": saved.id}),)
 
 
 def test_passing_trouble_is_tried_again_and_lasting_trouble_is_said(
