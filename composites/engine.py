@@ -256,12 +256,12 @@ class _Run:
                 call = StepCall(key, step, self._payload(step, {}), self.waves[key])
                 self.calls[key] = call
                 started = self.now()
-                self._say(key, StepStatus.RUNNING, started, started_at=started)
+                self._say(key, StepStatus.RUNNING, started, started_at=started, attempts=1)
                 outcome = await self._attempt(call)
             else:
                 items = self._items(step)
                 started = self.now()
-                self._say(key, StepStatus.RUNNING, started, started_at=started)
+                self._say(key, StepStatus.RUNNING, started, started_at=started, attempts=1)
                 outcome = await self._run_map(step, items)
         except asyncio.CancelledError:
             outcome = self._cancelled()
@@ -272,8 +272,9 @@ class _Run:
         return outcome, started, call
 
     def _cancelled(self) -> Outcome:
-        """Cancelled by us: skipped, with the halt as its reason. By its own work: a failure like any other."""
-        if self.cancelling:
+        """Cancelled from outside: skipped, with the halt as its reason. By its own work: a failure like any other."""
+        task = asyncio.current_task()
+        if self.cancelling or (task is not None and task.cancelling()):
             return Outcome(StepStatus.SKIPPED)
         return Outcome(StepStatus.FAILED, error="its work was cancelled from within", error_type="cancelled")
 
@@ -324,7 +325,7 @@ class _Run:
                 )
                 self.calls[key] = call
                 started = self.now()
-                self._say(key, StepStatus.RUNNING, started, step=row, started_at=started)
+                self._say(key, StepStatus.RUNNING, started, step=row, started_at=started, attempts=1)
                 outcome = await self._attempt(call)
             except asyncio.CancelledError:
                 if self.cancelling:

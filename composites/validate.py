@@ -326,6 +326,9 @@ def _check_templates(
                     continue
                 for placeholder in found:
                     shown, source = f"{{{{{placeholder.raw}}}}}", placeholder.step
+                    if placeholder.secret and _in_argv(step, where):
+                        text = f"{shown} would stand in a command line, which others can read; use the environment"
+                        add(Problem("secret_in_argv", path, text))
                     if placeholder.root in ("item", "index") and (step.map_over is None or name == "mapOver"):
                         add(Problem("template_item", path, f"{shown} is only known in the payload of a mapped step"))
                     if source is None or source in parents[step.step_key]:
@@ -343,6 +346,10 @@ def _check_templates(
                     if not earlier:
                         late = f"{shown}: {source!r} does not come before {step.step_key!r}"
                         add(Problem("template_not_ancestor", path, late))
+
+
+def _in_argv(step: StepSpec, where: str) -> bool:
+    return step.task_type in ("shell", "script") and not where.startswith(("environment", "stdin"))
 
 
 def _implicit_order(spec: CompositeSpec) -> dict[str, int]:

@@ -41,7 +41,7 @@ from .redaction_patterns import (
     URL_LOGIN,
 )
 
-__all__ = ["MASK", "Redactor", "is_secret_name", "redact", "redact_exception_text", "redact_text"]
+__all__ = ["MASK", "Redactor", "is_secret_name", "redact", "redact_exception_text", "redact_text", "register_secret"]
 
 MASK = "[REDACTED]"
 _MOST_CANDIDATES = 5_000
@@ -60,7 +60,7 @@ class _TooMuch(Exception):
 def redact_text(text: str) -> str:
     """``text`` with what looks like a secret replaced by ``[REDACTED]``."""
     try:
-        return _redact_text(text)
+        return _redact_text(_PROCESS.mask_registered(text))
     except Exception:  # fail closed: whatever it was, the text is not shown
         return _whole(text)
 
@@ -68,7 +68,7 @@ def redact_text(text: str) -> str:
 def redact(value: Any) -> Any:
     """A JSON-like value with secrets masked by key and by pattern, at any depth. Keys, order and types stay."""
     try:
-        return _settled(value, redact_text)
+        return _settled(value, _PROCESS.mask_leaf)
     except Exception:  # too deep, a cycle, or an object that misbehaves
         return MASK
 
@@ -586,14 +586,14 @@ class Redactor:
     def redact_text(self, text: str) -> str:
         """``text`` with registered values and recognised secrets masked."""
         try:
-            return redact_text(self._registered(text))
+            return redact_text(self.mask_registered(text))
         except Exception:  # fail closed
             return _whole(text)
 
     def redact(self, value: Any) -> Any:
         """Data with registered values and recognised secrets masked."""
         try:
-            return _settled(value, self._leaf)
+            return _settled(value, self.mask_leaf)
         except Exception:  # fail closed
             return MASK
 
@@ -605,10 +605,12 @@ class Redactor:
             text = f"{type(exc).__name__}: {MASK}"
         return self.redact_text(text)
 
-    def _leaf(self, text: str) -> str:
+    def mask_leaf(self, text: str) -> str:
+        """A whole string in data, where a short registered value is masked too."""
         return MASK if text in self._short else self.redact_text(text)
 
-    def _registered(self, text: str) -> str:
+    def mask_registered(self, text: str) -> str:
+        """``text`` with registered values masked, and nothing else."""
         if not self._values:
             return text
         if self._pattern is None:
@@ -618,6 +620,21 @@ class Redactor:
             # the longest first, so that a value that contains another one is masked whole
             self._pattern = re.compile("|".join(map(re.escape, sorted(forms, key=lambda f: (-len(f), f)))) or r"(?!)")
         return self._pattern.sub(MASK, text)
+
+
+_PROCESS = Redactor()
+"""What this process has resolved so far: ``redact`` and ``redact_text`` mask it wherever they are called."""
+
+
+def register_secret(value: str) -> None:
+    """Mask ``value``, and each longer line of it, from now on and everywhere in this process.
+
+    Raises ValidationFailed when it is shorter than 4 characters.
+    """
+    _PROCESS.register(value)
+    for line in value.splitlines():
+        if len(line.strip()) >= 8:
+            _PROCESS.register(line.strip())
 
 
 def _written_forms(value: str) -> set[str]:

@@ -280,7 +280,8 @@ def _close_steps(store: Store, run: Run, now: datetime, report: Report) -> None:
         step.model_copy(
             update={
                 "status": StepStatus.FAILED if step.status is StepStatus.RUNNING else StepStatus.SKIPPED,
-                "finished_at": now,
+                "finished_at": run.finished_at or now,
+                "duration_ms": _span(step.started_at, run.finished_at or now),
                 "error": text if step.status is StepStatus.RUNNING else None,
                 "error_type": "lost" if step.status is StepStatus.RUNNING else None,
                 "reason": text,
@@ -292,6 +293,10 @@ def _close_steps(store: Store, run: Run, now: datetime, report: Report) -> None:
     for before, after in zip(left, closed, strict=True):
         what = f"step {before.step_key}"
         report.differences.append(Difference(run.id, what, before.status, str(after.status), repaired=True))
+
+
+def _span(start: datetime | None, end: datetime) -> int | None:
+    return max(0, round((end - start).total_seconds() * 1000)) if start else None
 
 
 def _compare_steps(store: Store, gateway: Gateway, run: Run, report: Report) -> None:

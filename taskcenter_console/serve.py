@@ -11,6 +11,8 @@ import uvicorn
 from taskcenter.clock import utc_now
 from taskcenter.errors import TaskCenterError
 from taskcenter.settings import Settings
+from taskcenter_adapter.orphans import close_orphans
+from taskcenter_adapter.processes import require_port
 from taskcenter_adapter.reconcile import reconcile
 from taskcenter_adapter.recorder import replay_spool
 from taskcenter_adapter.runtime import spool_folder
@@ -31,15 +33,17 @@ class _Housekeeper(threading.Thread):
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="housekeeper", daemon=True)
         self._settings = settings
-        self._stop = threading.Event()
+        self._stopping = threading.Event()
 
     def run(self) -> None:
         with Center(self._settings) as center:
-            while not self._stop.is_set():
+            while not self._stopping.is_set():
                 try:
                     replayed = replay_spool(center.store, spool_folder(self._settings.home))
                     if replayed:
                         _LOG.info("%d spooled records were written", replayed)
+                    for run_id in close_orphans(center.gateway):
+                        _LOG.info("run %s: its process is gone, Prefect was told", run_id)
                     report = reconcile(center.store, center.gateway, utc_now())
                     for difference in report.differences:
                         if difference.repaired:
@@ -48,10 +52,10 @@ class _Housekeeper(threading.Thread):
                     _LOG.warning("%s", error.message.splitlines()[0])
                 except Exception:  # a pass that fails must not end the passes after it
                     _LOG.exception("a pass of the reconciler failed")
-                self._stop.wait(_EVERY)
+                self._stopping.wait(_EVERY)
 
     def stop(self) -> None:
-        self._stop.set()
+        self._stopping.set()
         self.join(15)
 
 
@@ -59,6 +63,7 @@ def serve(settings: Settings) -> int:
     """Serve on 127.0.0.1 until SIGTERM or Ctrl-C; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    require_port(settings.port, "the Task Center service", "--port or TASKCENTER_PORT")
     housekeeper = _Housekeeper(settings)
     with Center(settings) as center:
         hosts = ("127.0.0.1", "localhost", "[::1]")

@@ -16,11 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from taskcenter.clock import utc_now
 from taskcenter.errors import Refused, ServerAway, SetupError, TaskCenterError
 from taskcenter.settings import Settings
 from taskcenter_adapter import postgres, prefect_server
 from taskcenter_adapter.database import make_engine, upgrade
+from taskcenter_adapter.orphans import close_orphans
 from taskcenter_adapter.processes import Child, private_folder, require_port, start, wait_until
+from taskcenter_adapter.reconcile import reconcile
 from taskcenter_adapter.runtime import clear_state, read_state, write_state
 
 from .services.center import Caller, Center
@@ -210,10 +213,14 @@ class Stack:
 
     def stop(self) -> None:
         """Stop in the opposite order: no new work, then the doors, then the servers, the database last."""
+        if self._children:
+            self.say("stopping …")
         for name in ("worker", "service", "prefect server"):
             pair = self._children.pop(name, None)
             if pair is not None:
                 pair[0].stop()
+                if name == "worker":
+                    self._close_runs()
         if self._postgres is not None:
             self._postgres.stop()
             self._postgres = None
@@ -221,6 +228,17 @@ class Stack:
             clear_state(self.settings.home)
             self._lock.close()
             self._lock = None
+
+    def _close_runs(self) -> None:
+        """The worker took its runs with it: Prefect and our rows are told before they stop too."""
+        try:
+            with Center(self.settings) as center:
+                closed = close_orphans(center.gateway)
+                if closed:
+                    self.say(f"{len(closed)} running runs were ended: {', '.join(run_id[:8] for run_id in closed)}")
+                    reconcile(center.store, center.gateway, utc_now())
+        except TaskCenterError as error:
+            self.say(f"open runs could not be closed now and will be at the next start: {error.message}")
 
     def addresses(self) -> list[tuple[str, str]]:
         return [("Task Center", self.service_url), ("Prefect UI", self.prefect_url)]

@@ -7,6 +7,7 @@ per state change (see :mod:`flows.running.reporter`). (Source: ``prefect.task_en
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -69,6 +70,14 @@ class _Engine(AsyncTaskRunEngine[Any, Any]):
         name = state.name or state.type.value.capitalize()
         self.report.set(state.type.value, name, message, when.isoformat() if when else None)
         return state
+
+    async def handle_crash(self, exc: BaseException) -> None:
+        """A step that we cancelled (a halt, a cancelled run) ends cancelled, as our own row says."""
+        if not isinstance(exc, asyncio.CancelledError):
+            await super().handle_crash(exc)
+            return
+        await self.set_state(_state(StateType.CANCELLED))
+        self._raised = exc
 
     async def succeed(self, result: Any) -> None:
         await self.set_state(_state(StateType.COMPLETED))

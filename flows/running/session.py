@@ -24,7 +24,7 @@ from taskcenter.errors import Refused, TaskCenterError
 from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
-from taskcenter.redaction import redact_text
+from taskcenter.redaction import redact_text, register_secret
 from taskcenter.scheduling.retry import decide_retry
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
@@ -86,7 +86,10 @@ class Session:
         )
 
     def connection(self, name: str) -> Connection:
-        return resolve(name, lookup=find_block, home=self.settings.home)
+        found = resolve(name, lookup=find_block, home=self.settings.home)
+        if found.password and len(found.password) >= 4:
+            register_secret(found.password)
+        return found
 
     def secret(self, name: str) -> str:
         """The value of a Prefect Secret block, only in this process."""
@@ -96,7 +99,9 @@ class Session:
             block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
         except ValueError:
             raise Refused(f"there is no secret {name!r}: save a Prefect Secret block of that name", name=name) from None
-        return str(block.get())
+        value = str(block.get())
+        register_secret(value)  # before anybody sees it: from here on it is masked in all that leaves this process
+        return value
 
     def log(self, message: str, level: Any = "info") -> None:
         """One line into our run log and into Prefect's."""

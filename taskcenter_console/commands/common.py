@@ -84,7 +84,17 @@ def open_center() -> Center:
 
     chosen = settings()
     refuse_remote(chosen)
-    return Center(chosen)
+    return Center(_of_running(chosen))
+
+
+def _of_running(chosen: Settings) -> Settings:
+    """With the project of the running center, unless one is named: its task types and composites are meant."""
+    import dataclasses
+
+    from taskcenter_adapter.runtime import read_state
+
+    state = None if os.environ.get("TASKCENTER_PROJECT") else read_state(chosen.home)
+    return dataclasses.replace(chosen, project=Path(state["project"])) if state and state.get("project") else chosen
 
 
 def center_if_running() -> Center | None:
@@ -163,6 +173,8 @@ def read_document(name: str) -> Any:
         return json.loads(json.dumps(yaml.safe_load(text), default=str))
     except yaml.YAMLError as error:
         raise ValidationFailed(where, [Problem("not_yaml", "", f"is not YAML: {error}")]) from None
+    except (ValueError, RecursionError) as error:  # an alias that contains itself
+        raise ValidationFailed(where, [Problem("not_json", "", f"cannot be read as JSON: {error}")]) from None
 
 
 def assignments(pairs: Sequence[str], option: str, base: Mapping[str, Any] | None = None) -> dict[str, Any]:

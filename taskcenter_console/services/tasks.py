@@ -15,9 +15,9 @@ from deployments.publish import publish
 from taskcenter import events
 from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
-from taskcenter.errors import NotFound, Problem, ServerAway, TaskCenterError, ValidationFailed
+from taskcenter.errors import NotFound, Problem, Refused, ServerAway, TaskCenterError, ValidationFailed
 from taskcenter.models import Task, Trigger, slugify
-from taskcenter.ports import TaskFilter
+from taskcenter.ports import RunFilter, TaskFilter
 from taskcenter.redaction import redact
 from taskcenter.scheduling.occurrences import check_trigger, next_slot
 from taskcenter.status import TaskStatus
@@ -309,15 +309,17 @@ def all_tasks(center: Center) -> list[Task]:
 
 
 def _last_run(center: Center, task_id: str) -> Any:
-    from taskcenter.ports import RunFilter
-
     items = center.store.list_runs(RunFilter(task_id=task_id, limit=1)).items
     return items[0] if items else None
 
 
 def delete(center: Center, name: str, caller: Caller) -> Task:
-    """Remove the task with its runs and its deployment; audit entries stay."""
+    """Remove the task with its runs and its deployment; audit entries stay. Refused while a run of it is open."""
     task = get(center, name)
+    still = center.store.list_runs(RunFilter(task_id=task.id, open_only=True, limit=5)).items
+    if still:
+        which = ", ".join(f"{run.id[:8]} ({run.status})" for run in still)
+        raise Refused(f"{task.slug} has runs that are not over: {which}. Wait for them or cancel them, then delete it")
     entry = caller.entry(
         "task_deleted",
         task_id=task.id,

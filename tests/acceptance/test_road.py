@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from datetime import datetime
@@ -169,6 +170,61 @@ def test_the_demo_ends_by_itself_and_leaves_nothing(tmp_path: Path) -> None:
     assert took < 30, f"{took} s of {time.monotonic() - begin:.0f} s"
     assert left_running(home) == []
     remove_cluster(home)
+
+
+def test_stopping_ends_what_runs_and_the_next_start_knows(tmp_path: Path) -> None:
+    """Stopped by a signal, and killed: in both cases no run is left running for ever."""
+    home = tmp_path / "stopped"
+    started = start_center(home)
+    data = {
+        "name": "long",
+        "taskType": "composite",
+        "graph": {
+            "steps": [{"stepKey": "nap", "taskType": "shell", "payload": {"command": ["sleep", "90"]}}],
+            "edges": [],
+        },
+    }
+    (tmp_path / "long.json").write_text(json.dumps(data))
+    assert started.taskcenter("task", "create", str(tmp_path / "long.json")).returncode == 0
+    first = running_step(started)
+    refused = started.taskcenter("task", "delete", "long", "--yes")
+    assert (refused.returncode, "not over" in refused.stderr) == (4, True)
+    started.process.send_signal(signal.SIGTERM)
+    assert started.process.wait(60) == 0
+    started = start_center(home)
+    assert_closed(started, first)
+    second = running_step(started)
+    started.process.kill()
+    started.process.wait(10)
+    time.sleep(3)
+    started = start_center(home)
+    assert_closed(started, second)
+    assert started.taskcenter("reconcile", "--check").returncode == 0
+    assert stop_center(started) == 0
+    assert left_running(home) == []
+
+
+def running_step(started: Started) -> str:
+    """Start the long composite and wait until its step runs; the id of the run."""
+    done = started.taskcenter("run", "long", "--detach", "-q")
+    run_id = done.stdout.strip()
+    end = time.monotonic() + 30
+    while [s["status"] for s in started.json("runs", "show", run_id)["steps"]] != ["running"]:
+        assert time.monotonic() < end
+        time.sleep(0.3)
+    return run_id
+
+
+def assert_closed(started: Started, run_id: str) -> None:
+    end = time.monotonic() + 40
+    while True:
+        run = started.json("runs", "show", run_id)
+        if run["status"] != "running":
+            break
+        assert time.monotonic() < end, run
+        time.sleep(0.5)
+    assert run["status"] in ("failed", "cancelled")
+    assert [s["status"] for s in run["steps"]] in (["failed"], ["skipped"])
 
 
 def test_sqlite_works_and_says_what_it_costs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tasks as deployments on a real server: publishing again changes nothing, triggers are schedules, pausing stops them."""
+"""Tasks as deployments on a real server: publishing again changes nothing, triggers are schedules, pauses hold."""
 
 from __future__ import annotations
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from composites import Composite
@@ -105,8 +107,6 @@ def test_prefect_shows_every_step_by_its_key(live: LiveCenter, saved: Callable[[
 
 
 def wait_for_task_runs(live: LiveCenter, run_id: str, count: int) -> list[dict[str, Any]]:
-    import time
-
     end = time.monotonic() + 20
     while True:
         rows = live.gateway.task_runs(run_id)
@@ -246,6 +246,55 @@ def test_the_environment_of_a_task_reaches_the_work_and_not_prefect(live: LiveCe
     assert "bonjour" in [line.message for line in live.store.list_logs(run.id)]
     deployed = live.gateway.find_deployment(task.deployment_name)
     assert "bonjour" not in str(deployed)
+
+
+def test_a_resolved_secret_is_masked_wherever_it_would_be_kept(
+    live: LiveCenter, saved: Callable[[Composite], str]
+) -> None:
+    from prefect.blocks.system import Secret
+
+    value = f"Planted-{uuid.uuid4().hex}"
+    Secret(value=value).save("planted", overwrite=True, _sync=True)  # type: ignore[call-arg]
+    graph = Composite(name_of("masked"), continue_on_error=True)
+    graph.step("prints", "shell", command=["sh", "-c", "echo $V"], environment={"V": '{{secret("planted")}}'})
+    graph.step("gives", "python", code="result = {'kept': s}", kwargs={"s": {"secret": "planted"}})
+    graph.step(
+        "raises", "python", code="raise ExceptionGroup('g ' + s, [ValueError(s)])", kwargs={"s": {"secret": "planted"}}
+    )
+    slug = saved(graph)
+    state = run_flow(slug)
+    run = last_run(live, slug)
+    ours = [run, live.store.list_steps(run.id), live.store.list_logs(run.id), live.store.list_audit(run_id=run.id)]
+    ours.append([e for e in live.store.list_events(limit=2000) if e.payload.get("runId") == run.id])
+    logs = httpx.post(f"{live.api_url}/logs/filter", json={"logs": {"flow_run_id": {"any_": [run.id]}}}).text
+    theirs = [state.message, live.gateway.task_runs(run.id), live.gateway.find_run(run.id), logs]
+    assert value not in str(ours)
+    assert value not in str(theirs)
+    assert "[REDACTED]" in str(ours)
+
+
+def test_a_secret_is_not_put_into_a_command_line() -> None:
+    graph = Composite("argv")
+    graph.step("a", "shell", command=["echo", '{{secret("x")}}'])
+    assert [problem.code for problem in graph.check()] == ["secret_in_argv"]
+
+
+def test_a_halt_that_cancels_agrees_with_prefect(live: LiveCenter, saved: Callable[[Composite], str]) -> None:
+    graph = Composite(name_of("halt"), halt_mode="cancel")
+    graph.step("bad", "shell", command=["sh", "-c", "sleep 0.5; exit 1"])
+    graph.step("longer", "shell", command=["sleep", "20"])
+    slug = saved(graph)
+    assert run_flow(slug).is_failed()
+    run = last_run(live, slug)
+    steps = {s.step_key: s for s in live.store.list_steps(run.id)}
+    assert (steps["longer"].status.value, steps["longer"].attempts) == ("skipped", 1)
+    end = time.monotonic() + 20
+    while True:
+        shown = {row["name"]: row["state_type"] for row in live.gateway.task_runs(run.id)}
+        if shown == {"bad": "FAILED", "longer": "CANCELLED"}:
+            break
+        assert time.monotonic() < end, shown
+        time.sleep(0.1)
 
 
 def test_every_step_of_a_run_ends(live: LiveCenter) -> None:
