@@ -37,6 +37,7 @@ test: lint
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.composite
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.slots
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

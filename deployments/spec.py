@@ -10,6 +10,7 @@ from datetime import UTC
 from typing import Any, Final
 
 from taskcenter.models import Task, Trigger
+from taskcenter.scheduling.cron import cron_of
 from taskcenter.status import TaskStatus
 
 __all__ = ["MANAGED_TAG", "PARAMETERS", "POOL", "deployment_of", "entrypoint_of", "schedule_of"]
@@ -66,7 +67,9 @@ def schedule_of(trigger: Trigger) -> dict[str, Any]:
     """One Prefect schedule, as its API takes it."""
     match trigger.type:
         case "cron":
-            schedule: dict[str, Any] = {"cron": trigger.cron_expression, "timezone": trigger.timezone, "day_or": True}
+            # Vixie: both must match when one of day and weekday begins with a star; croniter has a switch for it
+            either = not cron_of(trigger).both_days
+            schedule: dict[str, Any] = {"cron": trigger.cron_expression, "timezone": trigger.timezone, "day_or": either}
         case "interval":
             anchor = trigger.anchor
             schedule = {"interval": trigger.interval_seconds, "timezone": trigger.timezone}
