@@ -216,12 +216,6 @@ class Gateway:
                         seen.add(row["id"])
                         yield row
 
-    def open_runs(self, tag: str) -> list[Json]:
-        """Flow runs with a tag that Prefect believes to be running or on their way to an end."""
-        state = {"type": {"any_": ["RUNNING", "CANCELLING"]}}
-        which = {"flow_runs": {"tags": {"all_": [tag]}, "state": state}, "sort": "ID_DESC"}
-        return list(self._pages("/flow_runs/filter", which))
-
     def task_runs(self, flow_run_id: str) -> list[Json]:
         which = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "ID_DESC"}
         return list(self._pages("/task_runs/filter", which))

@@ -1,14 +1,17 @@
 """Runs whose process is gone while Prefect still believes in them. (spec 5.3)
 
-Prefect's process worker writes ``host:pid`` into a run that it starts. When worker and process die together, nobody
-reports the end and the run stays RUNNING for ever. Only processes of this machine are judged.
+When a worker and the process of its run die together, nobody reports the end and the run stays RUNNING for ever. So
+each run leaves a note of its process in ``<home>/run/processes`` while it lasts; a note whose process is gone is a run
+that must be closed. Only runs of this machine leave notes here.
 """
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -16,35 +19,50 @@ from taskcenter.errors import Refused
 
 from .gateway import Gateway
 
-__all__ = ["close_orphans", "is_orphan"]
+__all__ = ["close_orphans", "present"]
 
-_TAG = "taskcenter"
+_OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _MESSAGE = "its process ended without a word, and nobody is left to report on it"
 
 
-def is_orphan(run: Mapping[str, Any], host: str) -> bool:
-    """Whether a running flow run was started on ``host`` by a process that is gone or is another one by now."""
-    where, _, pid = str(run.get("infrastructure_pid") or "").rpartition(":")
-    if where != host or not pid.isdigit():
-        return False
+def _folder(home: Path) -> Path:
+    return home / "run" / "processes"
+
+
+@contextlib.contextmanager
+def present(home: Path, run_id: str) -> Iterator[None]:
+    """While this lasts, the note says that this process works on the run."""
+    folder = _folder(home)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    note = folder / run_id
+    note.write_text(json.dumps([os.getpid(), psutil.Process().create_time()]), encoding="ascii")
     try:
-        process = psutil.Process(int(pid))
-        return run["id"] not in process.environ().values() or process.status() == psutil.STATUS_ZOMBIE
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+
+
+def _lives(note: Path) -> bool:
+    try:
+        pid, created = json.loads(note.read_text(encoding="ascii"))
+        process = psutil.Process(pid)
+        return bool(process.create_time() == created and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.AccessDenied:
-        return False
-    except psutil.Error:
         return True
+    except (OSError, ValueError, psutil.Error):
+        return False
 
 
-def close_orphans(gateway: Gateway) -> list[str]:
-    """Set such runs Crashed in Prefect; gives their ids. The reconciler then closes our rows."""
-    host = socket.gethostname()
+def close_orphans(home: Path, gateway: Gateway) -> list[str]:
+    """Set the runs of dead processes Crashed in Prefect; gives their ids. The reconciler then closes our rows."""
     closed: list[str] = []
-    for run in gateway.open_runs(_TAG):
-        if is_orphan(run, host):
-            try:
+    for note in sorted(_folder(home).glob("*")):
+        if _lives(note):
+            continue
+        run = gateway.find_run(note.name)
+        if run is not None and run["state_type"] in _OPEN:
+            with contextlib.suppress(Refused):
                 gateway.set_run_state(run["id"], "CRASHED", message=_MESSAGE)
-            except Refused:
-                continue
-            closed.append(run["id"])
+                closed.append(run["id"])
+        note.unlink(missing_ok=True)
     return closed

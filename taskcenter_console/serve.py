@@ -42,7 +42,7 @@ class _Housekeeper(threading.Thread):
                     replayed = replay_spool(center.store, spool_folder(self._settings.home))
                     if replayed:
                         _LOG.info("%d spooled records were written", replayed)
-                    for run_id in close_orphans(center.gateway):
+                    for run_id in close_orphans(self._settings.home, center.gateway):
                         _LOG.info("run %s: its process is gone, Prefect was told", run_id)
                     report = reconcile(center.store, center.gateway, utc_now())
                     for difference in report.differences:

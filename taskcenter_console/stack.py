@@ -233,7 +233,7 @@ class Stack:
         """The worker took its runs with it: Prefect and our rows are told before they stop too."""
         try:
             with Center(self.settings) as center:
-                closed = close_orphans(center.gateway)
+                closed = close_orphans(self.settings.home, center.gateway)
                 if closed:
                     self.say(f"{len(closed)} running runs were ended: {', '.join(run_id[:8] for run_id in closed)}")
                     reconcile(center.store, center.gateway, utc_now())

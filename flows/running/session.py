@@ -30,6 +30,7 @@ from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import facts_from_tags, tags_for
+from taskcenter_adapter.orphans import present
 from taskcenter_adapter.recorder import Recorder
 from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
 from taskcenter_adapter.store import open_store
@@ -294,7 +295,7 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
             logger.addHandler(handler)
         if task is not None and flow_run.parent_task_run_id is None:
             os.environ.update(task.environment)  # the run has a process of its own
-        with tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp:
+        with present(settings.home, row.id), tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp:
             yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp))
     finally:
         for logger in own:
