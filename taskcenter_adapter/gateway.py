@@ -83,7 +83,10 @@ class Gateway:
         return str(self._call("GET", "/admin/version"))
 
     def ensure_pool(self, name: str, kind: str = "process") -> bool:
-        """Make the work pool if it is not there; True when it was made."""
+        """Make the work pool if it is not there; True when it was made.
+
+        One of another type stays as it is: Prefect cannot change the type, and our worker serves process pools too.
+        """
         try:
             self._call("GET", f"/work_pools/{name}")
         except NotFound:

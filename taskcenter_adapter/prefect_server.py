@@ -72,31 +72,46 @@ def start_server(home: Path, database_url: str, port: int) -> Child:
     return child
 
 
-def worker_env(home: Path, api_url: str) -> dict[str, str]:
-    """Environment of the worker and so of every run it starts."""
+def worker_env(home: Path, api_url: str, kind: str = "process") -> dict[str, str]:
+    """Environment of the worker and so of every run it starts.
+
+    A process worker only polls. One of the type ``taskcenter`` is woken by events and wakes up for its slots; its
+    polling finds what they missed.
+    """
     return {
         **_clean(),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_PROFILES_PATH": str(home / "prefect" / "profiles.toml"),
         "PREFECT_API_URL": api_url,
-        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
-        "PREFECT_WORKER_PREFETCH_SECONDS": "20",  # its process is up when the slot comes, and waits for the second
+        "PREFECT_WORKER_QUERY_SECONDS": "1" if kind == "taskcenter" else "0.5",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "20",  # a process worker's run is up when its slot comes, and waits for it
         "PREFECT_LOGGING_LEVEL": "INFO",
+        # of the embedded server it is known: each client of each run would ask for both again
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "TASKCENTER_HOME": str(home),
     }
 
 
-def start_worker(home: Path, api_url: str, *, limit: int = 4, env: dict[str, str] | None = None) -> Child:
-    """A worker for the pool ``taskcenter`` that runs at most ``limit`` runs at once."""
+def start_worker(
+    home: Path,
+    api_url: str,
+    *,
+    limit: int = 4,
+    env: dict[str, str] | None = None,
+    kind: str = "process",
+    pool: str = POOL,
+) -> Child:
+    """A worker for ``pool`` that runs at most ``limit`` runs at once; ``kind`` is Prefect's type of the worker."""
     return start(
         "worker",
         [
-            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"),
-            *("--name", f"taskcenter-{os.getpid()}", "--limit", str(limit)),
+            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind),
+            *("--name", f"{pool}-{os.getpid()}", "--limit", str(limit)),
         ],
         log=home / "logs" / "worker.log",
-        env={**worker_env(home, api_url), **(env or {})},
+        env={**worker_env(home, api_url, kind), **(env or {})},
         cwd=home,
         stop_signal=signal.SIGTERM,
     )

@@ -1,0 +1,240 @@
+"""Prefect worker type ``taskcenter``: warm processes, woken by events, runs ended as trees. (spec 5.2 to 5.4)
+
+``prefect worker start --pool taskcenter --type taskcenter`` on any machine where this distribution is installed.
+It takes the same job variables as Prefect's process worker (``env``, ``working_dir``, ``command``,
+``stream_output``), so that it also serves a pool of the type ``process``. (Source: ``prefect.workers.base`` and
+``prefect.workers.process`` of 3.8. Prefect's worker reads deployment and flow three times and reports two states
+and two more facts before it starts a process; here a run is claimed (Pending) while its deployment is read, then
+started, and the rest is told afterwards. So no run of ours is ever in the state Submitting.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import tempfile
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import anyio
+import anyio.abc
+from prefect.exceptions import ObjectNotFound
+from prefect.runner._control_channel import ControlChannel
+from prefect.states import Pending
+from prefect.workers.base import BaseWorker, BaseWorkerResult
+from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
+
+from .warm_pool import WarmPool, WarmProcessAway
+from .worker_run import LiveRun
+from .worker_tree import end_processes, left_behind, own_identity
+from .worker_wake import Waker, cancelling_among
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
+    from prefect.client.schemas.responses import WorkerFlowRunResponse
+
+__all__ = ["TaskCenterJobConfiguration", "TaskCenterWorker", "TaskCenterWorkerResult"]
+
+
+class TaskCenterJobConfiguration(ProcessJobConfiguration):
+    """The process worker's, with this process's settings read once: they do not change, and it takes 18 ms."""
+
+    @classmethod
+    @functools.cache
+    def _base_environment(cls) -> dict[str, str]:
+        return super()._base_environment()
+
+
+class TaskCenterWorkerResult(BaseWorkerResult):
+    """How the process of a run ended."""
+
+
+class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, TaskCenterWorkerResult]):
+    """Starts runs in warm processes."""
+
+    type = "taskcenter"
+    job_configuration = TaskCenterJobConfiguration
+    job_configuration_variables = ProcessVariables
+    _description = "Runs flows in processes that are forked warm: they start in a fraction of a second."
+    _display_name = "Task Center"
+
+    # life --------------------------------------------------------------------------------------------
+
+    async def setup(self) -> None:
+        left = await asyncio.to_thread(left_behind)
+        if left:
+            self._logger.warning("ending %d processes that a killed worker left behind", len(left))
+            await asyncio.to_thread(end_processes, left_behind)
+        self._live: dict[UUID, LiveRun] = {}
+        self._queues: dict[UUID | None, WorkQueue] = {}
+        self._identity = own_identity()
+        self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
+        self._polling = asyncio.Lock()
+        self._waker = Waker(self._wake, self._cancelling, self._logger)
+        begin = asyncio.create_task(self._warm.start())
+        # on the stack below the runs, which need it to their end
+        self._channel = await self._exit_stack.enter_async_context(ControlChannel())
+        await super().setup()
+        with contextlib.suppress(WarmProcessAway):  # said when a run needs it; until then tried again
+            await begin
+        self._logger.info("warm process %s: %s", self._warm.pid, self._warm.facts)
+        self._services = await self._exit_stack.enter_async_context(anyio.create_task_group())
+        for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_for_cancelling):
+            self._services.start_soon(service)
+
+    async def teardown(self, *exc_info: Any) -> None:
+        self._services.cancel_scope.cancel()
+        try:
+            await super().teardown(*exc_info)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._warm.close()
+
+    def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
+        """A pool made for process workers has the same job variables, and cannot be given another type."""
+        same = work_pool.type == "process"
+        super()._record_work_pool_snapshot(work_pool.model_copy(update={"type": self.type}) if same else work_pool)
+
+    async def _keep_warm(self) -> None:
+        """Start the warm process again when it dies."""
+        while True:
+            await self._warm.wait_lost()
+            self._logger.error("the warm process ended; another one is started")
+            try:
+                await self._warm.start()
+            except WarmProcessAway as error:
+                self._logger.error("%s", error)
+                await asyncio.sleep(2)
+
+    # finding work ------------------------------------------------------------------------------------
+
+    async def get_and_submit_flow_runs(self) -> list[FlowRun]:
+        async with self._polling:
+            return await super().get_and_submit_flow_runs()
+
+    async def _submit_scheduled_flow_runs(self, flow_run_response: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """Submit what is due; what is not yet is a time to wake at. Until then it stays Scheduled in Prefect."""
+        now = datetime.now(UTC)
+        due = []
+        for entry in flow_run_response:
+            slot = entry.flow_run.next_scheduled_start_time or entry.flow_run.expected_start_time
+            if slot is None or slot <= now:
+                due.append(entry)
+            else:
+                self._waker.wake_at(slot)
+        return await super()._submit_scheduled_flow_runs(due)
+
+    async def _wake(self) -> None:
+        try:
+            await self.get_and_submit_flow_runs()
+        except Exception as error:  # the polling loop meets the same error, and has the patience for it
+            self._logger.debug("a wake-up poll failed: %s", error)
+
+    def _cancelling(self, run_id: UUID) -> None:
+        live = self._live.get(run_id)
+        if live is not None and not live.cancelled and self._runs_task_group is not None:
+            self._runs_task_group.start_soon(live.cancel)
+
+    async def _look_for_cancelling(self) -> None:
+        """Events may be lost: while runs are alive, their states are read too."""
+        while True:
+            await asyncio.sleep(2)
+            ids = [run_id for run_id, live in self._live.items() if not live.cancelled]
+            if ids:
+                for run_id in await cancelling_among(self.client, ids):
+                    self._cancelling(run_id)
+
+    # one run -----------------------------------------------------------------------------------------
+
+    def _live_run(self, flow_run: FlowRun) -> LiveRun:
+        if flow_run.id not in self._live:
+            logger = self.get_flow_run_logger(flow_run)
+            self._live[flow_run.id] = LiveRun(
+                flow_run, self._warm, self._channel, self.client, self._propose_crashed_state, logger
+            )
+        return self._live[flow_run.id]
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        self._live_run(flow_run)
+        try:
+            configuration = await self._claim(flow_run)
+            if configuration is not None:
+                await self.run(flow_run, configuration)
+        except Exception as error:
+            self.get_flow_run_logger(flow_run).exception("Failed to start flow run '%s'.", flow_run.name)
+            await self._propose_crashed_state(flow_run, f"The run could not be started: {error}")
+        finally:
+            self._submitting_flow_run_ids.discard(flow_run.id)
+            self._live.pop(flow_run.id, None)
+            self._release_limit_slot(flow_run.id)
+            self._waker.wake()
+
+    async def _claim(self, flow_run: FlowRun) -> TaskCenterJobConfiguration | None:
+        """Pending, so that no other worker takes it, and what it shall run with; None when it is not ours."""
+        reading = asyncio.create_task(
+            self.job_configuration.resolve_for_flow_run(
+                flow_run,
+                client=self.client,
+                work_pool=self.work_pool.model_copy(deep=True),
+                worker_name=self.name,
+                worker_id=self.backend_id,
+            )
+        )
+        pending = await self._propose_pending_state(flow_run)
+        if not pending:
+            reading.cancel()
+            return None
+        flow_run.state = Pending()
+        try:
+            return await reading
+        except ObjectNotFound:
+            await self._mark_flow_run_as_cancelled(flow_run, {"message": "The deployment no longer exists."})
+            return None
+
+    async def run(
+        self,
+        flow_run: FlowRun,
+        configuration: TaskCenterJobConfiguration,
+        task_status: anyio.abc.TaskStatus[int] | None = None,
+    ) -> TaskCenterWorkerResult:
+        """Fork a process for the run and stay with it to its end."""
+        live = self._live_run(flow_run)
+        folder = tempfile.TemporaryDirectory(prefix="taskcenter-run-")
+        try:
+            cwd = str(configuration.working_dir or folder.name)
+            started = await live.start(configuration, cwd, self._identity, self._known(flow_run, configuration))
+            if started is None:
+                return TaskCenterWorkerResult(identifier="none", status_code=0)
+            if task_status is not None:
+                task_status.started(started.pid)
+            self._services.start_soon(self._tell, live, configuration)
+            return TaskCenterWorkerResult(identifier=str(started.pid), status_code=await live.ended())
+        finally:
+            self._channel.unregister(flow_run.id)
+            with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
+                await asyncio.to_thread(folder.cleanup)
+
+    def _known(self, flow_run: FlowRun, configuration: TaskCenterJobConfiguration) -> dict[str, Any]:
+        """What the run's events will name, by id and name."""
+        queue = self._queues.get(flow_run.work_queue_id)
+        objects = {**configuration._related_objects, "work-pool": self._work_pool, "work-queue": queue}
+        return {
+            kind: {"id": str(objects[kind].id), "name": objects[kind].name, "tags": getattr(objects[kind], "tags", [])}
+            for kind in ("flow", "deployment", "work-pool", "work-queue")
+            if objects.get(kind) is not None
+        }
+
+    async def _tell(self, live: LiveRun, configuration: TaskCenterJobConfiguration) -> None:
+        """What Prefect's own workers report before a run starts; here it does not make the run wait."""
+        assert live.started is not None
+        await asyncio.wait([live.started.ended], timeout=1.0)
+        flow_run = live.flow_run
+        with contextlib.suppress(Exception):  # labels and pids are for the eye
+            self._emit_flow_run_submitted_event(configuration)
+            await self._give_worker_labels_to_flow_run(flow_run.id)
+            await self.client.update_flow_run(flow_run.id, infrastructure_pid=str(live.started.pid))
+            if flow_run.work_queue_id is not None and flow_run.work_queue_id not in self._queues:
+                self._queues[flow_run.work_queue_id] = await self.client.read_work_queue(flow_run.work_queue_id)

@@ -1,0 +1,186 @@
+"""One run from its fork to its end: what it is started with, how it ended, and how it is ended. (spec 5.3, 5.4)
+
+Cancelling follows Prefect's runner (``prefect.runner._cancellation_manager`` of 3.8): first the engine is told over
+the control channel that TERM will mean "cancelled", then TERM comes. Unlike there, it comes to every process of the
+run, KILL follows after ten seconds, and Cancelled is only said when nothing of the run is alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from prefect._internal.infrastructure_exit_codes import get_infrastructure_exit_info
+from prefect.runner._control_channel import ControlChannel, ControlSignalStatus
+from prefect.states import Cancelled, Cancelling, Crashed
+
+from .warm_pool import LOST, Started, WarmPool, WarmProcessAway
+from .warm_run import is_ours
+from .worker_tree import GRACE, MARK, end_processes, mark_of, processes_of
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.logging.loggers import PrefectLogAdapter
+    from prefect.workers.process import ProcessJobConfiguration
+
+__all__ = ["LiveRun"]
+
+_STOPPED = "The worker was stopped, and its runs with it."
+_STOP_GRACE = 8.0
+"""At a stop of the worker: whoever stops it does not wait much longer."""
+_HOOKS_SECONDS = 60.0
+
+
+class LiveRun:
+    """A run that this worker has taken. ``crashed`` proposes the state Crashed with a sentence."""
+
+    def __init__(
+        self,
+        flow_run: FlowRun,
+        warm: WarmPool,
+        channel: ControlChannel,
+        client: PrefectClient,
+        crashed: Callable[[FlowRun, str], Awaitable[None]],
+        logger: PrefectLogAdapter,
+    ) -> None:
+        self.flow_run = flow_run
+        self.started: Started | None = None
+        self.cancelled = False
+        self._warm, self._channel, self._client = warm, channel, client
+        self._propose_crashed, self._logger = crashed, logger
+        self._request: dict[str, Any] = {}
+
+    # starting ----------------------------------------------------------------------------------------
+
+    async def start(
+        self, configuration: ProcessJobConfiguration, cwd: str, worker: str, known: dict[str, Any]
+    ) -> Started | None:
+        """Fork it; None when it was cancelled before."""
+        if self.cancelled:
+            return None
+        self._request = self._make_request(configuration, cwd, worker, known)
+        self.started = await self._warm.launch(self._request)
+        if self.cancelled:  # while it was being forked
+            await self._end_tree()
+        return self.started
+
+    def _make_request(
+        self, configuration: ProcessJobConfiguration, cwd: str, worker: str, known: dict[str, Any]
+    ) -> dict[str, Any]:
+        run_id = str(self.flow_run.id)
+        port, token = self._channel.register(self.flow_run.id)
+        deployment = configuration._related_objects.get("deployment")
+        environment = {
+            **{name: value for name, value in configuration.env.items() if value is not None},
+            "PREFECT__FLOW_RUN_ID": run_id,
+            "PREFECT__CONTROL_PORT": str(port),
+            "PREFECT__CONTROL_TOKEN": token,
+            # state and hooks of a cancelled run are the worker's, after its processes are gone
+            "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS": "false",
+            MARK: mark_of(worker, run_id),
+        }
+        return {
+            "id": run_id,
+            "env": environment,
+            "cwd": cwd,
+            "stream_output": configuration.stream_output,
+            "command": configuration.command if configuration._command_configured else None,
+            "flow_run": self.flow_run.model_dump(mode="json"),
+            "deployment": deployment.model_dump(mode="json", include={"entrypoint", "pull_steps"})
+            if deployment
+            else {},
+            "known": known,
+        }
+
+    # ending ------------------------------------------------------------------------------------------
+
+    async def ended(self) -> int:
+        """Wait for the end; a crash is said, a cancellation says itself, a stop of the worker ends the run."""
+        assert self.started is not None
+        try:
+            status = await asyncio.shield(self.started.ended)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await self._end_tree(_STOP_GRACE)
+                if not self.cancelled and not self._concluded():
+                    await self._crashed(_STOPPED)
+            raise
+        if self.cancelled:
+            await self._say_cancelled()
+        elif status != 0 and not self._concluded():
+            left = await self._end_tree(0 if status in (LOST, -signal.SIGKILL) else 2.0)
+            await self._crashed(f"{_how(self.started.pid, status)}{left}")
+        return status
+
+    def _concluded(self) -> bool:
+        """Whether the engine told the worker that it has reported the run's final state."""
+        return self._channel.get_conclusion(self.flow_run.id) is not None
+
+    async def _end_tree(self, grace: float = GRACE) -> str:
+        """End every process of the run; a half sentence about what is left, normally empty."""
+        run_id = str(self.flow_run.id)
+        left = await asyncio.to_thread(end_processes, lambda: processes_of(run_id, self._pid()), grace)
+        return f" {len(left)} of its processes could not be ended: {left}." if left else ""
+
+    def _pid(self) -> int | None:
+        """Of its process, while that lives: afterwards the number may be somebody else's."""
+        return self.started.pid if self.started is not None and not self.started.ended.done() else None
+
+    async def _crashed(self, message: str) -> None:
+        await self._propose_crashed(self.flow_run, message)
+        await self._run_hooks(Crashed(message=message))
+
+    async def _run_hooks(self, state: State[Any]) -> None:
+        """The flow's own hooks, in a process of their own; our flows have none."""
+        if not self._request or is_ours(self._request["deployment"]):
+            return
+        environment = {k: v for k, v in self._request["env"].items() if not k.startswith("PREFECT__CONTROL_")}
+        hooks = {"id": f"{self.flow_run.id} hooks", "hooks": state.model_dump(mode="json"), "env": environment}
+        with tempfile.TemporaryDirectory(prefix="taskcenter-hooks-") as folder:
+            request = {**self._request, **hooks, "cwd": folder, "command": None}
+            with contextlib.suppress(WarmProcessAway, TimeoutError):
+                started = await self._warm.launch(request)
+                await asyncio.wait_for(started.ended, _HOOKS_SECONDS)
+
+    # cancelling --------------------------------------------------------------------------------------
+
+    async def cancel(self) -> None:
+        """Somebody wants it cancelled; asked again, nothing more happens."""
+        if self.cancelled:
+            return
+        said = await self._channel.signal(self.flow_run.id, "cancel")
+        if self.cancelled or said is ControlSignalStatus.ALREADY_CONCLUDED:
+            return
+        self.cancelled = True
+        if self.started is None:
+            await self._say_cancelled()
+        elif left := await self._end_tree():
+            self._logger.error("The run is being cancelled.%s", left)
+
+    async def _say_cancelled(self) -> None:
+        """All of it is gone: the hooks, then the state, unless the run had ended by itself before."""
+        left = await self._end_tree()
+        flow_run = await self._client.read_flow_run(self.flow_run.id)
+        state = flow_run.state
+        if state is not None and state.is_final() and not state.is_crashed():
+            return
+        await self._run_hooks(Cancelling(message="The run was cancelled."))
+        message = f"The run was cancelled and its processes are gone.{left}"
+        await self._client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)
+
+
+def _how(pid: int, status: int) -> str:
+    """How a process ended, as a sentence."""
+    if status == LOST:
+        return f"The warm process that started the run was killed, and the run's process {pid} with it."
+    info = get_infrastructure_exit_info(status)
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"The run's process {pid} was ended by {name}. {info.explanation}"
+    return f"The run's process {pid} ended with exit code {status}. {info.explanation}"

@@ -1,0 +1,120 @@
+"""The processes of one run, found and ended. (spec 5.4)
+
+A run is the process the worker forked and everything below it: its descendants, the members of its session, and
+whatever carries its mark in the environment it was started with, which a double fork and a new session keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import psutil
+
+__all__ = ["GRACE", "MARK", "end_processes", "left_behind", "mark_of", "own_identity", "processes_of"]
+
+MARK = "TASKCENTER_RUN_PROCESS"
+"""Variable of every process of a run: ``<worker's pid>@<worker's start>/<run id>``."""
+GRACE = 10.0
+"""Seconds between TERM and KILL."""
+_KILL_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
+
+
+def own_identity() -> str:
+    """Says which worker: a pid alone comes back after a while."""
+    return f"{os.getpid()}@{_started(os.getpid())}"
+
+
+def _started(pid: int) -> str:
+    """When a process began, by a clock that nobody sets: ticks since the machine started, where they can be read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        return f"{psutil.Process(pid).create_time():.0f}"
+
+
+def mark_of(worker: str, run_id: str) -> str:
+    return f"{worker}/{run_id}"
+
+
+def processes_of(run_id: str, pid: int | None) -> list[psutil.Process]:
+    """Every living process of the run; ``pid`` is the forked one while it lives. Zombies are not alive."""
+    found: dict[int, psutil.Process] = {}
+    if pid is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            found = {process.pid: process for process in (root, *root.children(recursive=True))}
+    for process in psutil.process_iter():
+        if process.pid not in found and process.pid != os.getpid() and _belongs(process, run_id, pid):
+            found[process.pid] = process
+    return [process for process in found.values() if _alive(process)]
+
+
+def _belongs(process: psutil.Process, run_id: str, session: int | None) -> bool:
+    try:
+        if session is not None and os.getsid(process.pid) == session:
+            return True
+        environment = process.environ()
+    except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
+        return False
+    return environment.get(MARK, "").endswith(f"/{run_id}") or environment.get("TASKCENTER_RUN_ID") == run_id
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def left_behind() -> list[psutil.Process]:
+    """Processes of runs whose worker is gone: it was killed together with everything that could end them."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            worker, _, _ = process.environ().get(MARK, "").partition("/")
+            if worker and not _is_running(worker) and _alive(process):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _is_running(worker: str) -> bool:
+    pid, _, started = worker.partition("@")
+    try:
+        return _started(int(pid)) == started
+    except (OSError, ValueError, psutil.Error):
+        return False
+
+
+def end_processes(
+    find: Callable[[], list[psutil.Process]],
+    grace: float = GRACE,
+    pause: Callable[[float], None] = time.sleep,
+) -> list[int]:
+    """TERM to all that ``find`` finds, up to ``grace`` seconds, KILL to what is left, then look again.
+
+    Gives the pids that are still there: normally none. Blocks, so a coroutine calls it in a thread.
+    """
+    asked: set[int] = set()
+    end = time.monotonic() + grace
+    while (living := find()) and time.monotonic() < end:
+        _send((p for p in living if p.pid not in asked), kill=False)
+        asked |= {process.pid for process in living}
+        pause(_LOOK_SECONDS)
+    end = time.monotonic() + _KILL_SECONDS
+    while (living := find()) and time.monotonic() < end:
+        _send(living, kill=True)
+        pause(_LOOK_SECONDS / 4)
+    return [process.pid for process in living]
+
+
+def _send(processes: Iterable[psutil.Process], *, kill: bool) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):  # gone in between, or not ours: the next look tells
+            process.kill() if kill else process.terminate()

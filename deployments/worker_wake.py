@@ -1,0 +1,104 @@
+"""What makes the worker look for work: an event of the server, the second of a slot, a place that became free.
+
+Events may be late or lost (Prefect drops them when a subscriber lags), so they only wake; the worker's own polling
+goes on beside them, and what a poll finds is what counts. (source: ``prefect.events.clients`` of 3.8)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+__all__ = ["Waker", "cancelling_among"]
+
+_SCHEDULED: Final = "prefect.flow-run.Scheduled"
+_CANCELLING: Final = "prefect.flow-run.Cancelling"
+_OTHERS: Final = ("prefect.flow-run.AwaitingRetry", "prefect.flow-run.Resuming", "prefect.flow-run.Late")
+_AGAIN: Final = 5.0
+
+
+class Waker:
+    """Calls ``poll`` when there may be work; one call at a time, and one more for what came meanwhile."""
+
+    def __init__(
+        self,
+        poll: Callable[[], Awaitable[None]],
+        cancelling: Callable[[UUID], None],
+        logger: logging.Logger | logging.LoggerAdapter[Any],
+    ) -> None:
+        self._poll, self._cancelling, self._logger = poll, cancelling, logger
+        self._changed = asyncio.Event()
+        self._asked = False
+        self._slots: set[datetime] = set()
+
+    def wake(self) -> None:
+        """Poll now."""
+        self._asked = True
+        self._changed.set()
+
+    def wake_at(self, slot: datetime) -> None:
+        """Poll at that second."""
+        if slot not in self._slots:
+            self._slots.add(slot)
+            self._changed.set()
+
+    async def at_slots(self) -> None:
+        """Poll when woken, and at the second of each slot that is known."""
+        while True:
+            wait = max((min(self._slots) - datetime.now(UTC)).total_seconds(), 0) if self._slots else None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            self._changed.clear()
+            now = datetime.now(UTC)
+            later = {slot for slot in self._slots if slot > now}
+            if self._asked or later != self._slots:
+                self._asked, self._slots = False, later
+                await self._poll()
+
+    async def at_events(self) -> None:
+        """Listen to the server; after a break, again."""
+        names = EventNameFilter(name=[_SCHEDULED, _CANCELLING, *_OTHERS])
+        while True:
+            try:
+                async with get_events_subscriber(filter=EventFilter(event=names)) as subscriber:
+                    async for event in subscriber:
+                        if event.event == _CANCELLING:
+                            self._cancelling(UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+                        else:
+                            self.wake()
+            except Exception as error:
+                self._logger.warning("no events (%s); polling goes on", type(error).__name__)
+            await asyncio.sleep(_AGAIN)
+
+
+async def cancelling_among(client: PrefectClient, ids: Sequence[UUID]) -> list[UUID]:
+    """Those of ``ids`` that somebody asked to cancel."""
+    try:
+        found = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                id=FlowRunFilterId(any_=list(ids)),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+            )
+        )
+    except Exception:  # the server is away: the next look tells
+        return []
+    return [flow_run.id for flow_run in found]
