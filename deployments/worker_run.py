@@ -34,6 +34,7 @@ __all__ = ["LiveRun"]
 _STOPPED = "The worker was stopped, and its runs with it."
 _STOP_GRACE = 8.0
 """At a stop of the worker: whoever stops it does not wait much longer."""
+_SAY_SECONDS = 3.0
 _HOOKS_SECONDS = 60.0
 
 
@@ -108,6 +109,7 @@ class LiveRun:
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await self._end_tree(_STOP_GRACE)
+            with anyio.move_on_after(_SAY_SECONDS, shield=True):  # Prefect's client goes on asking a dead server
                 if not self.cancelled and not self._concluded():
                     await self._crashed(_STOPPED)
             raise

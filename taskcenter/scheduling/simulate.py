@@ -23,7 +23,7 @@ from .ledger import Occurrence, Verdict
 from .queue import Queue
 from .simulation import Durations, SimulatedRun, Simulation, occupancy_of
 from .state import EndedRun, Firing, Hold, Limits, Mode, OpenRun, Standing, State, TriggerState
-from .timetable import BY_EVENT, FINITE
+from .timetable import BY_EVENT, FINITE, advance, start_of
 
 __all__ = ["Interval", "simulate"]
 
@@ -200,7 +200,17 @@ class _Fleet:
             )
         for firing in decisions.firings:
             self.ask(firing)
+        for ts in parts:
+            if ts.trigger.counts_from == "completion":
+                self._look_ahead(self.triggers[ts.id], now)
         return self._held(parts, standing, waiting, now)
+
+    def _look_ahead(self, ts: TriggerState, now: datetime) -> None:
+        """The next slot of an interval that counts from the end of its run: known only while none is open."""
+        active = any(run.trigger_id == ts.id for run in self.open[ts.task_id].values())
+        slot = advance(ts, start_of(ts), self.state.calendars, active)
+        if slot is not None and slot > now:
+            self._at(slot, "slot", ts.id)
 
     def _held(self, parts: Sequence[TriggerState], standing: Standing, waiting: set[str], now: datetime) -> set[str]:
         """Those that a hold kept: of the scheduler they wait for its end; of a task or trigger they come back then."""
@@ -287,10 +297,8 @@ class _Fleet:
             self.ended.append(EndedRun(run.id, run.task_id, status, now, run.trigger_id, run.slot, run.origin))
         ts = self.triggers.get(run.trigger_id or "")
         if ts is not None and ts.trigger.counts_from == "completion":
-            self.triggers[ts.id] = replace(ts, last_finished=now, next_known=False)
+            self.triggers[ts.id] = replace(ts, last_finished=now)
             self._at(now, "slot", ts.id)
-            seconds = ts.trigger.interval_seconds or 0
-            self._at(now + timedelta(seconds=seconds), "slot", ts.id)
 
     # --- what came of it ------------------------------------------------------------------------------------------
 

@@ -169,7 +169,8 @@ class OpenRun:
     @property
     def due_at(self) -> datetime:
         """From when it waits: its slot, its creation or its ready time, whichever is last."""
-        return max(self.created_at, self.slot or self.created_at, self.ready_at or self.created_at)
+        due = self.created_at if self.slot is None or self.slot < self.created_at else self.slot
+        return due if self.ready_at is None or self.ready_at < due else self.ready_at
 
 
 @dataclass(frozen=True, slots=True)
