@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from .models import AuditEntry, LogLine, OutboxEvent, Run, StepRun, Task
+from .models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
 from .status import RunStatus
 
 __all__ = ["Changes", "Page", "RunFilter", "Store", "TaskFilter"]
@@ -81,12 +81,15 @@ class Store(Protocol):
         expected_revision: int | None = None,
         audit: Sequence[AuditEntry] = (),
         events: Sequence[OutboxEvent] = (),
+        resume_policy: MisfirePolicy | None = None,
     ) -> Task:
         """Insert or replace a task with its triggers and, for a composite, its graph (seed form, spec 3.1).
 
         ``expected_revision``: the revision that must stand there now (None: do not check; 0: must not exist).
         Raises Conflict when it does not, or when the slug belongs to another task. Each save is also an
-        immutable row in ``task_revisions``. Returns the task as stored (its revision is the old one + 1).
+        immutable row in ``task_revisions``, and what it means for its triggers' slots is written with it
+        (``resume_policy``: for slots kept by a pause that this save ends; the memory store has no scheduler).
+        Returns the task as stored (its revision is the old one + 1).
         """
         ...
 

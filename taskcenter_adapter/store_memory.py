@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskcenter.clock import Clock, SystemClock
-from taskcenter.models import AuditEntry, LogLine, OutboxEvent, Run, StepRun, Task
+from taskcenter.models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
 from taskcenter.ports import Changes, Page, RunFilter, TaskFilter
 from taskcenter.status import TERMINAL_RUN
 
@@ -82,6 +82,7 @@ class MemoryStore:
         expected_revision: int | None = None,
         audit: Sequence[AuditEntry] = (),
         events: Sequence[OutboxEvent] = (),
+        resume_policy: MisfirePolicy | None = None,
     ) -> Task:
         rows = split_graph(clean_text(task.id), graph) if graph is not None else None
         with self._write() as tables:

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from taskcenter.clock import Clock, SystemClock
-from taskcenter.models import AuditEntry, LogLine, OutboxEvent, Run, StepRun, Task
+from taskcenter.models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
 from taskcenter.ports import Changes, Page, RunFilter, TaskFilter
 from taskcenter.status import TERMINAL_RUN, RunStatus
 
@@ -43,6 +43,8 @@ from .rows import (
     task_row,
     trigger_rows,
 )
+from .schedule import Schedule
+from .schedule_edit import prepare
 from .tables import (
     UtcTime,
     composite_edges,
@@ -70,6 +72,7 @@ _PATIENCE = 5.0
 _CHUNK = 500
 _OPEN = tuple(status.value for status in RunStatus if status not in TERMINAL_RUN)
 _AUDIT_COLUMNS = [task_audit_logs.c[name] for name in AuditEntry.model_fields]
+_RUN_COLUMNS = [task_runs.c[name] for name in Run.model_fields]
 _EVENT_COLUMNS = [outbox_events.c[name] for name in OutboxEvent.model_fields]
 
 
@@ -97,6 +100,11 @@ class SqlStore:
             index_elements=["key"], set_={"value": setting.excluded.value, "updated_at": setting.excluded.updated_at}
         )
 
+    @property
+    def schedule(self) -> Schedule:
+        """The scheduler's memory in the same database."""
+        return Schedule(self)
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -110,6 +118,7 @@ class SqlStore:
         expected_revision: int | None = None,
         audit: Sequence[AuditEntry] = (),
         events: Sequence[OutboxEvent] = (),
+        resume_policy: MisfirePolicy | None = None,
     ) -> Task:
         if graph is not None:
             split_graph(task.id, graph)  # what cannot be stored is said before anything is written
@@ -118,7 +127,10 @@ class SqlStore:
         def work(connection: Connection) -> Task:
             stored = _first(connection, sa.select(tasks).where(tasks.c.id == clean_text(task.id)).with_for_update())
             answers.check_revision(task, stored["revision"] if stored else None, expected_revision)
-            new = answers.next_version(task, stored, self._clock.now())
+            now = self._clock.now()
+            new = answers.next_version(task, stored, now)
+            edit = prepare(connection, stored, new, now, resume_policy)
+            new = edit.task
             row, triggers = task_row(new), trigger_rows(new)
             self._check_keys(connection, new, row, triggers)
             if stored:
@@ -128,6 +140,7 @@ class SqlStore:
                 connection.execute(sa.insert(tasks), row)
             if triggers:
                 connection.execute(sa.insert(task_triggers), triggers)
+            edit.write(connection, now)
             kept = _save_graph(connection, row, stored, graph)
             saved = task_of(row, triggers)
             connection.execute(
@@ -143,7 +156,7 @@ class SqlStore:
             self._add(connection, audit_rows, event_rows)
             return saved
 
-        return self._write(work, races=True)
+        return self.transaction(work, races=True)
 
     def _check_keys(self, connection: Connection, task: Task, row: Row, triggers: Sequence[Row]) -> None:
         same_slug = sa.select(tasks.c.id).where(tasks.c.slug == row["slug"], tasks.c.id != row["id"])
@@ -160,7 +173,7 @@ class SqlStore:
     def find_task(self, id_or_slug: str) -> Task | None:
         wanted = clean_text(id_or_slug)
         query = sa.select(tasks).where(sa.or_(tasks.c.id == wanted, tasks.c.slug == wanted))
-        with self._read() as connection:
+        with self.reading() as connection:
             # An id wins over a slug that looks like it.
             found = _load_tasks(connection, query.order_by(sa.case((tasks.c.id == wanted, 0), else_=1)).limit(1))
         return found[0] if found else None
@@ -183,7 +196,7 @@ class SqlStore:
             query = query.where(tasks.c.search_text.contains(clean_text(where.search).casefold(), autoescape=True))
         for column, falling in (*answers.order_of(where.sort_by), ("id", False)):
             query = query.order_by(tasks.c[column].desc() if falling else tasks.c[column])
-        with self._read() as connection:
+        with self.reading() as connection:
             return _load_tasks(connection, query.limit(max(where.limit, 0)).offset(max(where.offset, 0)))
 
     def _has_tag(self, tag: str) -> ColumnElement[bool]:
@@ -203,10 +216,10 @@ class SqlStore:
                 raise answers.no_task(task_id)
             self._add(connection, audit_rows, event_rows)
 
-        self._write(work)
+        self.transaction(work)
 
     def find_graph(self, task_id: str) -> dict[str, Any] | None:
-        with self._read() as connection:
+        with self.reading() as connection:
             return _load_graph(connection, clean_text(task_id))
 
     def list_revisions(self, task_id: str) -> Sequence[Mapping[str, Any]]:
@@ -216,7 +229,7 @@ class SqlStore:
             .where(table.task_id == clean_text(task_id))
             .order_by(table.revision.desc())
         )
-        with self._read() as connection:
+        with self.reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     # history ---------------------------------------------------------------------------------------
@@ -241,7 +254,7 @@ class SqlStore:
             self._add(connection, audit, events)
 
         try:
-            self._write(work)
+            self.transaction(work)
         except IntegrityError as error:
             if not _broken_reference(error):
                 raise
@@ -250,14 +263,14 @@ class SqlStore:
     def _missing_parent(self, runs: Sequence[Row], children: Sequence[Row]) -> Exception:
         named_tasks = {row["task_id"] for row in runs if row["task_id"] is not None}
         named_runs = {row["run_id"] for row in children} - {row["id"] for row in runs}
-        with self._read() as connection:
+        with self.reading() as connection:
             lost_tasks = named_tasks - _present(connection, tasks, named_tasks)
             lost_runs = named_runs - _present(connection, task_runs, named_runs)
         return answers.missing_parent(lost_tasks, lost_runs)
 
     def find_run(self, run_id: str) -> Run | None:
-        with self._read() as connection:
-            row = _first(connection, sa.select(task_runs).where(task_runs.c.id == clean_text(run_id)))
+        with self.reading() as connection:
+            row = _first(connection, sa.select(*_RUN_COLUMNS).where(task_runs.c.id == clean_text(run_id)))
         return Run(**row) if row else None
 
     def get_run(self, run_id: str) -> Run:
@@ -269,8 +282,8 @@ class SqlStore:
             raise answers.no_run(run_id)
         # A range, not LIKE: it reads the primary key's index and knows no wildcards.
         beginning = sa.and_(task_runs.c.id >= wanted, task_runs.c.id < wanted + "\U0010ffff")
-        with self._read() as connection:
-            query = sa.select(task_runs).where(beginning).order_by(task_runs.c.id).limit(2)
+        with self.reading() as connection:
+            query = sa.select(*_RUN_COLUMNS).where(beginning).order_by(task_runs.c.id).limit(2)
             found = [Run(**row) for row in connection.execute(query).mappings()]
         if len(found) > 1:
             raise answers.several_runs(wanted, [run.id for run in found])
@@ -280,7 +293,7 @@ class SqlStore:
 
     def list_runs(self, where: RunFilter = RunFilter()) -> Page:
         run = task_runs.c
-        query = sa.select(task_runs).order_by(run.created_at.desc(), run.id.desc())
+        query = sa.select(*_RUN_COLUMNS).order_by(run.created_at.desc(), run.id.desc())
         for column in ("task_id", "status", "trigger_id", "root_run_id"):
             wanted = getattr(where, column)
             if wanted is not None:
@@ -293,7 +306,7 @@ class SqlStore:
             here = sa.tuple_(sa.literal(moment, UtcTime()), sa.literal(key, run.id.type))
             query = query.where(sa.tuple_(run.created_at, run.id) < here)
         limit = max(where.limit, 1)
-        with self._read() as connection:
+        with self.reading() as connection:
             found = [Run(**row) for row in connection.execute(query.limit(limit + 1)).mappings()]
         items = found[:limit]
         more = write_cursor(items[-1].created_at, items[-1].id) if len(found) > limit else None
@@ -302,7 +315,7 @@ class SqlStore:
     def list_steps(self, run_id: str) -> Sequence[StepRun]:
         step = composite_step_runs.c
         query = sa.select(composite_step_runs).where(step.run_id == clean_text(run_id))
-        with self._read() as connection:
+        with self.reading() as connection:
             rows = connection.execute(query.order_by(step.position, step.step_key)).mappings()
             return [StepRun(**row) for row in rows]
 
@@ -314,12 +327,12 @@ class SqlStore:
         if step_key is not None:
             query = query.where(line.step_key == clean_text(step_key))
         query = query.order_by(line.sequence).limit(answers.log_limit(limit))
-        with self._read() as connection:
+        with self.reading() as connection:
             return [LogLine(**row) for row in connection.execute(query).mappings()]
 
     def next_log_sequence(self, run_id: str) -> int:
         query = sa.select(sa.func.max(task_run_logs.c.sequence)).where(task_run_logs.c.run_id == clean_text(run_id))
-        with self._read() as connection:
+        with self.reading() as connection:
             last = connection.execute(query).scalar()
         return 0 if last is None else last + 1
 
@@ -330,14 +343,14 @@ class SqlStore:
         for column, wanted in (("task_id", task_id), ("run_id", run_id)):
             if wanted is not None:
                 query = query.where(task_audit_logs.c[column] == clean_text(wanted))
-        with self._read() as connection:
+        with self.reading() as connection:
             return [AuditEntry(**row) for row in connection.execute(query).mappings()]
 
     def list_events(self, *, undelivered: bool = False, limit: int = 100) -> Sequence[OutboxEvent]:
         query = sa.select(*_EVENT_COLUMNS).order_by(outbox_events.c.sequence).limit(max(limit, 0))
         if undelivered:
             query = query.where(outbox_events.c.delivered_at.is_(None))
-        with self._read() as connection:
+        with self.reading() as connection:
             return [OutboxEvent(**row) for row in connection.execute(query).mappings()]
 
     def mark_delivered(self, event_ids: Sequence[str], at: datetime) -> None:
@@ -347,13 +360,13 @@ class SqlStore:
                 connection.execute(sa.update(outbox_events).where(waiting).values(delivered_at=at))
 
         if event_ids:
-            self._write(work)
+            self.transaction(work)
 
     # settings --------------------------------------------------------------------------------------
 
     def get_setting(self, key: str) -> Any | None:
         query = sa.select(task_manager_settings.c.value).where(task_manager_settings.c.key == clean_text(key))
-        with self._read() as connection:
+        with self.reading() as connection:
             return connection.execute(query).scalar()
 
     def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None:
@@ -364,16 +377,16 @@ class SqlStore:
             connection.execute(self._put_setting, row)
             self._add(connection, audit_rows, [])
 
-        self._write(work)
+        self.transaction(work)
 
     # transactions ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _read(self) -> Iterator[Connection]:
+    def reading(self) -> Iterator[Connection]:
         with speaking(self.engine), self._reader.connect() as connection:
             yield connection
 
-    def _write(self, work: Callable[[Connection], T], *, races: bool = False) -> T:
+    def transaction(self, work: Callable[[Connection], T], *, races: bool = False) -> T:
         """One transaction around ``work``. With ``races``, a lost race for a unique key is worth another attempt."""
         deadline = time.monotonic() + _PATIENCE
         with speaking(self.engine):

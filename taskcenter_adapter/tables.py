@@ -31,6 +31,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
+    false,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeDecorator
@@ -235,6 +237,7 @@ task_runs = Table(
     Column("result", _json),
     Column("plan_hash", Text),
     Column("prefect_state", Text),
+    Column("followed", Boolean, nullable=False, server_default=false(), comment="it is decided what follows its end"),
 )
 # Each list of runs is read from one end of one index: a page costs the same whatever the history's length.
 Index("ix_task_runs_created_at", task_runs.c.created_at, task_runs.c.id)
@@ -244,6 +247,8 @@ Index("ix_task_runs_status", task_runs.c.status, task_runs.c.created_at, task_ru
 Index("ix_task_runs_trigger_id", task_runs.c.trigger_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_root_run_id", task_runs.c.root_run_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_finished_at", task_runs.c.finished_at)
+_unfollowed = and_(task_runs.c.followed.is_(False), task_runs.c.status.in_(("success", "failed", "cancelled")))
+Index("ix_task_runs_unfollowed", task_runs.c.finished_at, postgresql_where=_unfollowed, sqlite_where=_unfollowed)
 _open = task_runs.c.status.in_(("queued", "running"))
 Index(
     "ix_task_runs_open",

@@ -1010,11 +1010,11 @@ def test_passing_trouble_is_tried_again_and_lasting_trouble_is_said(
 
         return once
 
-    assert sql_store._write(work(3)) == "done"
+    assert sql_store.transaction(work(3)) == "done"
     assert (calls, len(waits)) == (4, 3)
     calls = 0
     with pytest.raises((ServerAway, sa.exc.OperationalError)):
-        sql_store._write(work(99))
+        sql_store.transaction(work(99))
     assert calls == 6
 
 

@@ -1,0 +1,324 @@
+"""Reads what the scheduling core decides from: all of the fleet, or the part of it that is due. (spec 4.2)
+
+A part is enough, because each trigger is decided from its own row, its task, the open runs of that task and the holds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from taskcenter.models import RetryPolicy, Run, Trigger
+from taskcenter.scheduling.apply import opened
+from taskcenter.scheduling.calendars import Calendar, Calendars
+from taskcenter.scheduling.ledger import Verdict
+from taskcenter.scheduling.state import (
+    EndedRun,
+    Firing,
+    OpenRun,
+    PlannedRun,
+    Standing,
+    State,
+    TaskState,
+    TriggerState,
+    standing_of,
+)
+from taskcenter.scheduling.timetable import FINITE
+from taskcenter.status import Origin
+
+from .rows import TRIGGER_COLUMNS, Row
+from .schedule_rows import ended_of, open_run_of, request_of, standing_of_row, task_state
+from .schedule_tables import calendars, run_requests, slot_ledger, standings, trigger_firings, trigger_states
+from .tables import task_runs, task_triggers, tasks
+
+__all__ = ["SCHEDULER", "Part", "Reader", "retry_policy_of"]
+
+SCHEDULER = "scheduler"
+"""The key of the scheduler's own standing, and of its lease."""
+_CHUNK = 500
+_MOST_ENDED = 500
+_TRIGGERS = [
+    *(task_triggers.c[name] for name in (*TRIGGER_COLUMNS, "options")),
+    *(trigger_states.c[name] for name in ("since", "cursor", "next_slot", "next_known", "last_finished", "version")),
+    *(trigger_states.c[name] for name in ("look_at", "refill_at")),
+]
+_TASKS = [
+    tasks.c[name]
+    for name in (
+        *("id", "slug", "task_type", "status", "priority", "max_concurrent", "tags", "retry_policy", "revision"),
+        "updated_at",
+    )
+]
+_RUNS = [task_runs.c[name] for name in Run.model_fields]
+BY_PERSON_ONLY = frozenset({Origin.MANUAL, Origin.MANUAL_RETRY, Origin.RESUME, Origin.PREFECT})
+"""Runs that a person started: retried only when it was asked for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A state with what a write needs to know of the rows that it was read from."""
+
+    state: State
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Trigger id → the version it was read at."""
+    due: frozenset[str] = frozenset()
+    """The triggers that were asked for because something of theirs is to be decided."""
+    tasks: Mapping[str, Row] = field(default_factory=dict)
+    ended: tuple[str, ...] = ()
+    """All ended runs that were read; those of the state are the ones that something can follow."""
+
+    @property
+    def empty(self) -> bool:
+        return not (self.state.triggers or self.ended)
+
+
+def chunks(values: Iterable[str]) -> Iterator[Sequence[str]]:
+    """In a steady order, so that two transactions take locks in the same one."""
+    listed = sorted(set(values))
+    for start in range(0, len(listed), _CHUNK):
+        yield listed[start : start + _CHUNK]
+
+
+def retry_policy_of(trigger: RetryPolicy | None, task: RetryPolicy) -> RetryPolicy:
+    """The trigger's own policy when it has one, else the task's."""
+    return trigger if trigger is not None and trigger.max_attempts else task
+
+
+class Reader:
+    """Reads over one connection: one snapshot for all that one decision is made from."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def _rows(self, query: Any) -> list[Row]:
+        return [dict(row) for row in self._connection.execute(query).mappings()]
+
+    def _in(self, select: Any, column: Any, ids: Iterable[str]) -> Iterator[Row]:
+        for some in chunks(ids):
+            yield from self._rows(select.where(column.in_(some)))
+
+    # the fleet -------------------------------------------------------------------------------------
+
+    def all(self) -> Part:
+        """Every trigger, with all runs made ahead and all open runs."""
+        rows = self._rows(self._triggers())
+        return self._part(rows, planned_until=None, every_run=True)
+
+    def some(self, trigger_ids: Collection[str], planned_until: datetime | None = None) -> Part:
+        """These triggers; ``planned_until``: only runs made ahead for slots up to then."""
+        rows = list(self._in(self._triggers(), task_triggers.c.id, trigger_ids))
+        return self._part(rows, planned_until=planned_until, due=frozenset(trigger_ids))
+
+    def due(self, now: datetime, limit: int, *, late: bool = False) -> Part:
+        """What is to be decided at ``now``: due triggers, requests, ended runs; with ``late`` queued runs too."""
+        state = trigger_states.c
+        ids = set(
+            self._connection.execute(
+                sa.select(state.trigger_id).where(state.look_at <= now).order_by(state.look_at).limit(limit)
+            ).scalars()
+        )
+        firings = self._firings(now, limit)
+        ids |= {firing.trigger_id for firing in firings}
+        ended = self._rows(
+            sa.select(*_RUNS)
+            .where(task_runs.c.followed.is_(False), task_runs.c.status.in_(_WORDS_OF_END))
+            .order_by(task_runs.c.finished_at)
+            .limit(_MOST_ENDED)
+        )
+        also: set[str] = set()
+        if ended:
+            also |= set(
+                self._connection.execute(sa.select(task_triggers.c.id).where(task_triggers.c.type == "after")).scalars()
+            )
+            also |= {row["trigger_id"] for row in ended if row["trigger_id"]}
+        if late:
+            also |= self._queued_triggers(now)
+        if not (ids or ended or also):
+            return Part(State((), {}))
+        rows = list(self._in(self._triggers(), task_triggers.c.id, ids | also))
+        return self._part(rows, planned_until=now, due=frozenset(ids), firings=firings, ended=ended)
+
+    def to_refill(self, now: datetime, limit: int) -> Part:
+        state = trigger_states.c
+        ids = self._connection.execute(
+            sa.select(state.trigger_id).where(state.refill_at <= now).order_by(state.refill_at).limit(limit)
+        ).scalars()
+        found = set(ids)
+        return self.some(found) if found else Part(State((), {}))
+
+    def next_look(self) -> datetime | None:
+        found: datetime | None = self._connection.execute(sa.select(sa.func.min(trigger_states.c.look_at))).scalar()
+        return found
+
+    def _queued_triggers(self, now: datetime) -> set[str]:
+        """Triggers with a run that has waited for more than a moment."""
+        query = sa.select(task_runs.c.trigger_id).where(
+            task_runs.c.status == "queued",
+            task_runs.c.trigger_id.is_not(None),
+            task_runs.c.slot < now - timedelta(seconds=1),
+        )
+        waiting = sa.select(run_requests.c.trigger_id).where(
+            run_requests.c.status == "wanted",
+            run_requests.c.ahead.is_(False),
+            run_requests.c.trigger_id.is_not(None),
+            run_requests.c.slot < now - timedelta(seconds=1),
+        )
+        found = {*self._connection.execute(query).scalars(), *self._connection.execute(waiting).scalars()}
+        return {key for key in found if key is not None}
+
+    # its parts -------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _triggers() -> sa.Select[Any]:
+        return sa.select(*_TRIGGERS).join(trigger_states, trigger_states.c.trigger_id == task_triggers.c.id)
+
+    def _part(
+        self,
+        rows: Sequence[Row],
+        *,
+        planned_until: datetime | None,
+        every_run: bool = False,
+        due: frozenset[str] = frozenset(),
+        firings: Sequence[Firing] = (),
+        ended: Sequence[Row] = (),
+    ) -> Part:
+        ids = [row["id"] for row in rows]
+        task_ids = {row["task_id"] for row in rows} | {row["task_id"] for row in ended if row["task_id"]}
+        task_rows = {row["id"]: row for row in self._in(sa.select(*_TASKS), tasks.c.id, task_ids)}
+        held = self._standings(ids, task_rows)
+        verdicts = self._verdicts(rows)
+        planned = self._planned(ids, planned_until)
+        states = [
+            TriggerState(
+                trigger=(trigger := trigger_of(row)),
+                since=row["since"],
+                cursor=row["cursor"],
+                next_slot=row["next_slot"],
+                next_known=row["next_known"],
+                standing=held.get(("trigger", row["id"])) or standing_of(trigger, row["since"]),
+                verdicts=verdicts.get(row["id"], {}),
+                planned=tuple(planned.get(row["id"], ())),
+                last_finished=row["last_finished"],
+            )
+            for row in rows
+            if row["task_id"] in task_rows
+        ]
+        known: dict[str, TaskState] = {key: task_state(row, held.get(("task", key))) for key, row in task_rows.items()}
+        policies = {ts.id: ts.trigger.retry_policy for ts in states}
+        state = State(
+            triggers=states,
+            tasks=known,
+            standing=held.get(("scheduler", SCHEDULER), Standing()),
+            runs=tuple(self.open_runs(None if every_run else task_ids)),
+            firings=tuple(firings),
+            ended=tuple(self._ended([row for row in ended if not row["dry_run"]], policies, task_rows)),
+            calendars=self.calendars() if any(ts.trigger.calendar for ts in states) else Calendars(),
+        )
+        versions = {row["id"]: row["version"] for row in rows}
+        return Part(state, versions, due, task_rows, tuple(row["id"] for row in ended))
+
+    def _standings(self, trigger_ids: Iterable[str], task_ids: Iterable[str]) -> dict[tuple[str, str], Standing]:
+        row = standings.c
+        found = self._rows(sa.select(standings).where(row.scope == "scheduler"))
+        for scope, ids in (("trigger", trigger_ids), ("task", task_ids)):
+            found += self._in(sa.select(standings).where(row.scope == scope), row.key, ids)
+        return {(item["scope"], item["key"]): standing_of_row(item) for item in found}
+
+    def _verdicts(self, rows: Sequence[Row]) -> dict[str, dict[datetime, Verdict]]:
+        """Rows beyond the cursor; all of them for triggers with a list of times."""
+        finite = [row["id"] for row in rows if row["type"] in FINITE]
+        others = [row["id"] for row in rows if row["type"] not in FINITE]
+        columns = sa.select(slot_ledger.c.trigger_id, slot_ledger.c.slot, slot_ledger.c.verdict)
+        found = list(self._in(columns, slot_ledger.c.trigger_id, finite))
+        beyond = columns.join(trigger_states, trigger_states.c.trigger_id == slot_ledger.c.trigger_id).where(
+            slot_ledger.c.slot > trigger_states.c.cursor
+        )
+        found += self._in(beyond, slot_ledger.c.trigger_id, others)
+        made: dict[str, dict[datetime, Verdict]] = defaultdict(dict)
+        for row in found:
+            made[row["trigger_id"]][row["slot"]] = Verdict(row["verdict"])
+        return made
+
+    def _planned(self, ids: Iterable[str], until: datetime | None) -> dict[str, list[PlannedRun]]:
+        row = run_requests.c
+        query = (
+            sa.select(row.trigger_id, row.slot, row.key, row.run_id, task_runs.c.status)
+            .outerjoin(task_runs, task_runs.c.id == row.run_id)
+            .where(row.ahead.is_(True), row.status != "withdrawn")
+            .order_by(row.slot)
+        )
+        if until is not None:
+            query = query.where(row.slot <= until)
+        made: dict[str, list[PlannedRun]] = defaultdict(list)
+        for item in self._in(query, row.trigger_id, ids):
+            started = item["status"] not in (None, "queued")
+            made[item["trigger_id"]].append(PlannedRun(item["slot"], item["run_id"] or item["key"], started))
+        return made
+
+    def open_runs(self, task_ids: Collection[str] | None) -> Iterator[OpenRun]:
+        """Queued and running ones, and those that are asked for and not made yet. None: of every task."""
+        query = (
+            sa.select(*_RUNS, run_requests.c.request)
+            .outerjoin(run_requests, run_requests.c.run_id == task_runs.c.id)
+            .where(task_runs.c.status.in_(_OPEN), task_runs.c.task_id.is_not(None))
+            .where(sa.or_(run_requests.c.ahead.is_(None), run_requests.c.ahead.is_(False)))
+        )
+        wanted = sa.select(run_requests.c.request).where(
+            run_requests.c.status == "wanted", run_requests.c.ahead.is_(False)
+        )
+        if task_ids is None:
+            found, asked = self._rows(query), self._rows(wanted)
+        else:
+            found = list(self._in(query, task_runs.c.task_id, task_ids))
+            asked = list(self._in(wanted, run_requests.c.task_id, task_ids))
+        for row in found:
+            yield open_run_of(row, row["request"])
+        for row in asked:
+            yield opened(request_of({**row["request"], "run_id": None}))
+
+    def _firings(self, now: datetime, limit: int) -> list[Firing]:
+        row = trigger_firings.c
+        query = sa.select(trigger_firings).where(row.consumed.is_(False)).order_by(row.at, row.id).limit(limit)
+        return [
+            Firing(item["id"], item["trigger_id"], item["at"], item["payload"], item["upstream_run_id"])
+            for item in self._rows(query)
+        ]
+
+    def _ended(
+        self, rows: Sequence[Row], policies: Mapping[str, RetryPolicy], task_rows: Mapping[str, Row]
+    ) -> Iterator[EndedRun]:
+        asked = {
+            row["run_id"]: row["request"]
+            for row in self._in(
+                sa.select(run_requests.c.run_id, run_requests.c.request), run_requests.c.run_id, (r["id"] for r in rows)
+            )
+        }
+        for row in rows:
+            request = asked.get(row["id"])
+            policy = None
+            task = task_rows.get(row["task_id"] or "")
+            by_person = Origin(row["origin"]) in BY_PERSON_ONLY and not (request and request["total_attempts"] > 1)
+            if task is not None and not by_person:
+                policy = retry_policy_of(
+                    policies.get(row["trigger_id"]), RetryPolicy.model_validate(task["retry_policy"])
+                )
+            yield ended_of({**row, "task_id": row["task_id"] or ""}, policy, request)
+
+    def calendars(self) -> Calendars:
+        return Calendars(
+            Calendar.model_validate(row["definition"]) for row in self._rows(sa.select(calendars.c.definition))
+        )
+
+
+_OPEN = ("queued", "running")
+_WORDS_OF_END = ("success", "failed", "cancelled")
+
+
+def trigger_of(row: Mapping[str, Any]) -> Trigger:
+    return Trigger(**{name: row[name] for name in TRIGGER_COLUMNS}, **(row["options"] or {}))

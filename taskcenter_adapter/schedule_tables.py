@@ -1,0 +1,127 @@
+"""The scheduler's tables: where each trigger stands, the ledger, requests for runs, holds, the lease. (spec 4.2–4.7)
+
+They go with their task, as its history does. A trigger's rows carry no foreign key to the trigger, because saving a
+task writes its triggers anew; ``schedule_write`` removes what belongs to a trigger that is gone.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text
+
+from .tables import UtcTime, _cascade, _json, _key, metadata
+
+__all__ = [
+    "calendars",
+    "leases",
+    "run_cancels",
+    "run_requests",
+    "slot_ledger",
+    "standings",
+    "trigger_firings",
+    "trigger_states",
+]
+
+trigger_states = Table(
+    "trigger_states",
+    metadata,
+    Column("trigger_id", _key, primary_key=True),
+    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
+    Column("since", UtcTime, nullable=False, comment="when this definition came into force"),
+    Column("cursor", UtcTime, comment="every slot up to here has its verdict"),
+    Column("next_slot", UtcTime),
+    Column("next_known", Boolean, nullable=False),
+    Column("look_at", UtcTime, comment="when something is to be decided; null: when something happens"),
+    Column("refill_at", UtcTime, comment="when runs are to be made ahead again; null: none are"),
+    Column("last_finished", UtcTime),
+    Column("version", BigInteger, nullable=False, comment="counts the writes: who decided from an old one starts over"),
+    Column("published", _json, comment="the schedule as it was last written to Prefect"),
+    Index("ix_trigger_states_look_at", "look_at"),
+    Index("ix_trigger_states_refill_at", "refill_at"),
+    Index("ix_trigger_states_task_id", "task_id"),
+)
+
+standings = Table(
+    "standings",
+    metadata,
+    Column("scope", _key, primary_key=True, comment="scheduler, task or trigger"),
+    Column("key", _key, primary_key=True),
+    Column("task_id", _key, ForeignKey("tasks.id", **_cascade)),
+    Column("hold", _json, comment="what is in force; null: it runs"),
+    Column("past", _json, nullable=False, comment="holds that ended, as long as slots may have met them"),
+)
+
+slot_ledger = Table(
+    "slot_ledger",
+    metadata,
+    Column("trigger_id", _key, primary_key=True),
+    Column("slot", UtcTime, primary_key=True),
+    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
+    Column("verdict", _key, nullable=False),
+    Column("reason", _key, nullable=False),
+    Column("data", _json, nullable=False),
+    Column("run_id", _key, comment="the run, or the key of its request until it is made"),
+    Column("until", UtcTime, comment="the last slot of a range"),
+    Column("count", Integer, nullable=False),
+    Column("decided_at", UtcTime, nullable=False),
+    Index("ix_slot_ledger_task_id", "task_id", "slot"),
+    Index("ix_slot_ledger_run_id", "run_id"),
+)
+
+run_requests = Table(
+    "run_requests",
+    metadata,
+    Column("key", _key, primary_key=True),
+    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
+    Column("trigger_id", _key),
+    Column("slot", UtcTime),
+    Column("status", _key, nullable=False, comment="wanted, made, withdrawn"),
+    Column("ahead", Boolean, nullable=False, comment="its slot has no verdict yet"),
+    Column("due", UtcTime, nullable=False, comment="from when the run may start"),
+    Column("rank", Integer, nullable=False, comment="0 high, 1 normal, 2 low"),
+    Column("run_id", _key, comment="the flow run, once it is made"),
+    Column("request", _json, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index("ix_run_requests_status", "status", "due", "rank"),
+    Index("ix_run_requests_slot", "trigger_id", "slot"),
+    Index("ix_run_requests_run_id", "run_id"),
+)
+
+run_cancels = Table(
+    "run_cancels",
+    metadata,
+    Column("run_id", _key, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", UtcTime, nullable=False),
+)
+
+trigger_firings = Table(
+    "trigger_firings",
+    metadata,
+    Column("id", _key, primary_key=True),
+    Column("trigger_id", _key, nullable=False),
+    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("payload", _json),
+    Column("upstream_run_id", _key),
+    Column("consumed", Boolean, nullable=False),
+)
+_waiting = trigger_firings.c.consumed.is_(False)
+Index("ix_trigger_firings_waiting", trigger_firings.c.at, postgresql_where=_waiting, sqlite_where=_waiting)
+
+calendars = Table(
+    "calendars",
+    metadata,
+    Column("name", _key, primary_key=True),
+    Column("definition", _json, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", _key, primary_key=True),
+    Column("holder", _key, nullable=False),
+    Column("epoch", BigInteger, nullable=False, comment="counts the holders: a former one writes nothing"),
+    Column("until", UtcTime, nullable=False),
+    Column("facts", _json, comment="what the holder says of itself"),
+)
