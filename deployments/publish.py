@@ -11,7 +11,7 @@ from taskcenter_adapter.gateway import Gateway
 
 from .spec import MANAGED_TAG, POOL, deployment_of
 
-__all__ = ["Change", "apply", "diff", "publish"]
+__all__ = ["Change", "apply", "diff", "publish", "same_schedule"]
 
 _COMPARED = ("description", "entrypoint", "parameters", "tags", "work_pool_name", "paused", "job_variables")
 _WRITTEN = (*_COMPARED, "parameter_openapi_schema", "enforce_parameter_schema", "concurrency_limit")
@@ -78,7 +78,7 @@ def _fields(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
     old_schedules = {s.get("slug"): s for s in current.get("schedules") or []}
     new_schedules = {s["slug"]: s for s in wanted["schedules"]}
     if old_schedules.keys() != new_schedules.keys() or any(
-        not _same_schedule(old_schedules[slug], new_schedules[slug]) for slug in new_schedules
+        not same_schedule(old_schedules[slug], new_schedules[slug]) for slug in new_schedules
     ):
         changed["schedules"] = (
             [_schedule_text(s) for s in old_schedules.values()],
@@ -87,7 +87,7 @@ def _fields(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, 
     return changed
 
 
-def _same_schedule(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+def same_schedule(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     before, after = old["schedule"], new["schedule"]
     same = all(_same_value(name, before.get(name), value) for name, value in after.items())
     return bool(same and old["active"] == new["active"] and (old.get("parameters") or {}) == new["parameters"])

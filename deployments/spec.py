@@ -63,14 +63,26 @@ def entrypoint_of(task_type: str) -> str:
     return "flows.composite.composite" if task_type == "composite" else f"flows.run_task.{task_type}"
 
 
-def schedule_of(trigger: Trigger) -> dict[str, Any]:
-    """One Prefect schedule, as its API takes it."""
+def schedule_of(trigger: Trigger) -> dict[str, Any] | None:
+    """One Prefect schedule, as its API takes it; None for what Prefect has no schedule for.
+
+    That is every trigger that does not fire by cron, interval or at one time, and crons that Prefect's own reader does
+    not take (``15W``, ``LW``, ``5L``): Task Center's scheduler fires them all the same.
+    """
     match trigger.type:
         case "cron":
             # Vixie: both must match when one of day and weekday begins with a star; croniter has a switch for it
-            either = not cron_of(trigger).both_days
-            schedule: dict[str, Any] = {"cron": trigger.cron_expression, "timezone": trigger.timezone, "day_or": either}
-        case "interval":
+            cron = cron_of(trigger)
+            _, _, _, day, _, weekday = cron.texts
+            if "w" in day or "l" in weekday:
+                return None
+            either = not cron.both_days
+            text = trigger.cron_expression
+            if trigger.cron_seconds == "first":  # Prefect reads the seconds last
+                seconds, *others = str(text).split()
+                text = " ".join([*others, seconds])
+            schedule: dict[str, Any] = {"cron": text, "timezone": trigger.timezone, "day_or": either}
+        case "interval" if trigger.counts_from == "schedule":
             anchor = trigger.anchor
             schedule = {"interval": trigger.interval_seconds, "timezone": trigger.timezone}
             if anchor is not None:
@@ -80,7 +92,7 @@ def schedule_of(trigger: Trigger) -> dict[str, Any]:
             start = trigger.run_at.astimezone(UTC).strftime("%Y%m%dT%H%M%S")
             schedule = {"rrule": f"DTSTART:{start}\nRRULE:FREQ=DAILY;COUNT=1", "timezone": "UTC"}
         case _:
-            raise ValueError(f"a trigger of the type {trigger.type} is no schedule of Prefect's")
+            return None
     return {
         "slug": trigger.id,
         "active": trigger.enabled,
@@ -107,5 +119,5 @@ def deployment_of(task: Task) -> dict[str, Any]:
         "paused": task.status is not TaskStatus.ACTIVE,
         "concurrency_limit": task.max_concurrent or None,
         "job_variables": {},
-        "schedules": [schedule_of(trigger) for trigger in task.triggers],
+        "schedules": [made for trigger in task.triggers if (made := schedule_of(trigger)) is not None],
     }

@@ -6,6 +6,7 @@ Answers are the API's own JSON objects. (Source: the OpenAPI document of Prefect
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -226,6 +227,11 @@ class Gateway:
     def set_run_state(self, run_id: str, kind: str, name: str | None = None, message: str = "") -> None:
         state = {"type": kind, "name": name or kind.capitalize(), "message": message}
         self._call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+    def delete_run(self, run_id: str) -> None:
+        """One that is not there any more is gone too."""
+        with contextlib.suppress(NotFound):
+            self._call("DELETE", f"/flow_runs/{run_id}")
 
     # blocks ------------------------------------------------------------------------------------------
 

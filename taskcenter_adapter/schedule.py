@@ -40,7 +40,7 @@ from .schedule_tables import (
     trigger_states,
 )
 from .schedule_write import Stale, Writer
-from .tables import outbox_events, task_audit_logs, task_triggers
+from .tables import outbox_events, task_audit_logs, task_triggers, tasks
 
 __all__ = ["Lease", "LostLease", "Schedule", "Stale", "Wanted"]
 
@@ -63,9 +63,13 @@ class Lease:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run to make in Prefect. ``again``: its first flow run was taken back because it had to wait for its turn."""
+    """A run of the task ``slug`` to make in Prefect.
+
+    ``again``: its first flow run was taken back because it had to wait for its turn.
+    """
 
     request: RunRequest
+    slug: str
     again: bool = False
 
 
@@ -298,6 +302,11 @@ class Schedule:
 
         self._store.transaction(work)
 
+    def startup_triggers(self) -> list[Trigger]:
+        query = sa.select(task_triggers).where(task_triggers.c.type == "startup")
+        with self._store.reading() as connection:
+            return [trigger_of(dict(row)) for row in connection.execute(query).mappings()]
+
     def find_token(self, token_hash: str) -> Trigger | None:
         """The ad_hoc trigger with this hash of its token."""
         with self._store.reading() as connection:
@@ -312,10 +321,17 @@ class Schedule:
     def wanted(self, now: datetime, limit: int = 200) -> list[Wanted]:
         """Requests without a flow run, in the order of their time. Those that wait for their turn are left out."""
         row = run_requests.c
-        query = sa.select(row.request).where(row.status == "wanted").order_by(row.due, row.rank, row.key).limit(limit)
+        query = (
+            sa.select(row.request, tasks.c.slug)
+            .join(tasks, tasks.c.id == row.task_id)
+            .where(row.status == "wanted")
+            .order_by(row.due, row.rank, row.key)
+            .limit(limit)
+        )
         with self._store.reading() as connection:
-            rows = list(connection.execute(query).scalars())
-            found = [Wanted(request_of(data), bool(data.get("again"))) for data in rows]
+            found = [
+                Wanted(request_of(data), slug, bool(data.get("again"))) for data, slug in connection.execute(query)
+            ]
             serial = [item.request for item in found if item.request.serial]
             open_runs = list(Reader(connection).open_runs({request.task_id for request in serial})) if serial else []
         return [item for item in found if not item.request.serial or _its_turn(item.request, open_runs)]

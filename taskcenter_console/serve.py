@@ -1,4 +1,4 @@
-"""The Task Center service: the API on one loopback port, the reconciler and the replay of spooled records."""
+"""The Task Center service: the API on one loopback port, the scheduler, the reconciler, spooled records."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from taskcenter_adapter.recorder import replay_spool
 from taskcenter_adapter.runtime import spool_folder
 
 from .api.app import make_app
+from .scheduler.leader import Scheduler
 from .services.center import Center
 
 __all__ = ["serve"]
@@ -65,6 +66,7 @@ def serve(settings: Settings) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     require_port(settings.port, "the Task Center service", "--port or TASKCENTER_PORT")
     housekeeper = _Housekeeper(settings)
+    scheduler = Scheduler(settings)
     with Center(settings) as center:
         hosts = ("127.0.0.1", "localhost", "[::1]")
         app = make_app(center, allowed_hosts=hosts)
@@ -74,9 +76,11 @@ def serve(settings: Settings) -> int:
             )
         )
         housekeeper.start()
+        scheduler.start()
         try:
             server.run()
         finally:
+            scheduler.stop()
             housekeeper.stop()
     return 0
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from deployments.spec import MANAGED_TAG
 from taskcenter.clock import utc_now
 from taskcenter.errors import Refused, ServerAway, SetupError, TaskCenterError
 from taskcenter.settings import Settings
@@ -144,9 +145,9 @@ class Stack:
 
     def _publish(self) -> None:
         """Save the catalogue and the project's composites, then make Prefect's deployments those of all tasks."""
-        from deployments.publish import publish
-
+        from .scheduler.take_over import TakeOver
         from .services.composites import adopt_catalog
+        from .services.deploy import deploy
         from .services.tasks import all_tasks
 
         with Center(self.settings) as center:
@@ -155,7 +156,9 @@ class Stack:
                 self.say(f"left out    {item.file}: {item.message}")
             if changed:
                 self.say(f"composites  {len(changed)} saved: {', '.join(changed)}")
-            changes = publish(center.gateway, all_tasks(center), everything=True)
+            # What was changed in Prefect while nothing of ours was running is taken over before it is written anew.
+            TakeOver(center).schedules(center.gateway.deployments_with_flow(MANAGED_TAG))
+            changes = deploy(center, all_tasks(center), everything=True)
             written = [change for change in changes if change.kind != "same"]
             self.say(f"deployments {len(changes)} in Prefect, {len(written)} changed")
 

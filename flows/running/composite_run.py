@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from composites.engine import execute
 from composites.graph import wave_numbers
@@ -24,7 +24,7 @@ from taskcenter.task_types import registry
 
 from .definitions import definition_of, known_to, overrides_of
 from .reporter import TaskRunReporter
-from .session import Session, open_session
+from .session import NotNow, Session, open_session
 from .steps import StepRunner
 
 __all__ = ["run_composite", "run_spec"]
@@ -46,6 +46,8 @@ async def run_composite(
                 session.log(error.message, "error")
                 session.finish(RunStatus.FAILED, message=error.message.splitlines()[0], error=error.message)
                 return Failed(message=redact_text(error.message))
+    except NotNow as closed:
+        return Cancelled(message=f"not started: {closed}")
     except TaskCenterError as error:  # no record can be kept: the state at least says why
         return Failed(message=redact_text(error.message))
 
@@ -149,8 +151,5 @@ async def run_spec(
     if not result.ending.failed:
         session.finish(RunStatus.SUCCESS, message=message, result=result.to_dict())
         return Completed(message=message, data=redact(result.to_dict()))
-    again = session.schedule_retry()
     session.finish(RunStatus.FAILED, message=message, result=result.to_dict(), error=message)
-    if again:
-        session.log(again)
     return Failed(message=message)

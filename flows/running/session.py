@@ -25,17 +25,20 @@ from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
 from taskcenter.redaction import redact_text, register_secret
-from taskcenter.scheduling.retry import decide_retry
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
-from taskcenter_adapter.gateway import Gateway
-from taskcenter_adapter.mapping import facts_from_tags, tags_for
+from taskcenter_adapter.mapping import facts_from_tags
 from taskcenter_adapter.orphans import present
 from taskcenter_adapter.recorder import Recorder
-from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
+from taskcenter_adapter.runtime import database_url, spool_folder
 from taskcenter_adapter.store import open_store
 
-__all__ = ["Session", "open_session"]
+__all__ = ["NotNow", "Session", "open_session"]
+
+
+class NotNow(Exception):
+    """The scheduler gave the slot of this run another verdict: the run ends cancelled, nothing was done."""
+
 
 _LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
 
@@ -138,35 +141,6 @@ class Session:
             ),
         )
 
-    def schedule_retry(self) -> str | None:
-        """When the run failed and its policy has a try left: the next attempt, as Prefect's AwaitingRetry.
-
-        Returns the sentence that says so. The idempotency key is made of root and attempt, so that nothing can
-        make the same attempt twice.
-        """
-        run, task = self.run, self.task
-        if task is None or self.flow_run.deployment_id is None:
-            return None
-        trigger = next((t for t in task.triggers if t.id == run.trigger_id), None)
-        policy = trigger.retry_policy if trigger is not None else task.retry_policy
-        decision = decide_retry(policy, run.attempt, utc_now())
-        if not decision.again or decision.due is None:
-            return None
-        root = run.root_run_id or run.id
-        with Gateway(prefect_api_url(self.settings)) as gateway:
-            gateway.create_run(
-                str(self.flow_run.deployment_id),
-                parameters=self.flow_run.parameters,
-                tags=tags_for(
-                    Origin.SCHEDULER_RETRY, attempt=run.attempt + 1, root=root, total=1 + policy.max_attempts
-                ),
-                name=f"{run.task_slug}-try-{run.attempt + 1}",
-                at=decision.due,
-                retry=True,
-                idempotency_key=f"retry {root} {run.attempt + 1}",
-            )
-        return decision.reason
-
 
 def forward(logger: logging.Logger, level: str, message: str) -> None:
     """Into Prefect's log of the run, redacted; marked so that our own handler does not take it back."""
@@ -209,6 +183,23 @@ class _Redacting(logging.Filter):
 
 
 _REDACTING = _Redacting()
+
+
+def _ask_gate(store: Store, flow_run: FlowRun) -> None:
+    """A run that was made ahead of its slot, by us or by Prefect's own loop, starts when its slot has fired.
+
+    Raises NotNow.
+    """
+    trigger = (flow_run.parameters or {}).get("trigger_id")
+    origin = facts_from_tags(flow_run.tags).get("origin")
+    schedule = getattr(store, "schedule", None)
+    if trigger is None or schedule is None or flow_run.expected_start_time is None:
+        return
+    if origin != Origin.SCHEDULER and not (origin is None and flow_run.auto_scheduled):
+        return
+    said = schedule.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
+    if said is not None:
+        raise NotNow(said)
 
 
 def _logger(recorder: Recorder, prefect_logger: Any, step_key: str | None) -> logging.Logger:
@@ -271,6 +262,7 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
     recorder: Recorder | None = None
     handler: logging.Handler | None = None
     try:
+        _ask_gate(store, flow_run)
         task = store.find_task(slug)
         known = store.find_run(str(flow_run.id))
         row = _first_row(flow_run, task, task.slug if task else slug, kind, known, dry_run)

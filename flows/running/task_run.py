@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from taskcenter.errors import NotFound, Refused, TaskCenterError
 from taskcenter.jsonable import to_jsonable
@@ -17,7 +17,7 @@ from taskcenter.task_types import TaskType, registry
 
 from .engine import run_task_in_flow
 from .reporter import TaskRunReporter
-from .session import Session, open_session
+from .session import NotNow, Session, open_session
 from .steps import call_type, flow_task_of
 
 __all__ = ["run_saved_task"]
@@ -33,6 +33,8 @@ async def run_saved_task(
                 return await _run(session, task, payload or {}, expected)
             except Exception as error:  # the type's code may raise anything; the run ends with its sentence
                 return _failed(session, error)
+    except NotNow as closed:
+        return Cancelled(message=f"not started: {closed}")
     except TaskCenterError as error:  # no record can be kept: the state at least says why
         return Failed(message=redact_text(error.message))
 
@@ -95,10 +97,7 @@ def _failed(session: Session, error: Exception) -> State[Any]:
         text, phase = error.message, None
     else:
         text, phase = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, None
-    again = session.schedule_retry()
     session.log(text, "error")
-    if again:
-        session.log(again)
     session.finish(RunStatus.FAILED, message=text.splitlines()[0], error=text, phase=phase)
     name = "TimedOut" if phase is RunPhase.TIMED_OUT else "Failed"
     return Failed(message=redact_text(text), name=name)

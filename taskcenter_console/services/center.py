@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from taskcenter.clock import utc_now
-from taskcenter.errors import ServerAway
+from taskcenter.errors import Refused, ServerAway
 from taskcenter.models import AuditEntry
 from taskcenter.ports import Store
 from taskcenter.settings import Settings
@@ -16,6 +16,9 @@ from taskcenter.task_types import registry
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.runtime import database_url, prefect_api_url
 from taskcenter_adapter.store import open_store
+
+if TYPE_CHECKING:
+    from taskcenter_adapter.schedule import Schedule
 
 __all__ = ["Caller", "Center"]
 
@@ -58,6 +61,17 @@ class Center:
             if self._gateway is None:
                 self._gateway = self.open_gateway() if self.open_gateway else Gateway(prefect_api_url(self.settings))
             return self._gateway
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The scheduler's memory; None with the store in memory, which has none."""
+        return getattr(self.store, "schedule", None)
+
+    def need_schedule(self) -> Schedule:
+        schedule = self.schedule
+        if schedule is None:
+            raise Refused("the store in memory has no scheduler: use a database")
+        return schedule
 
     def prefect_url(self) -> str | None:
         """The Prefect UI's address, when a server is known."""

@@ -241,7 +241,7 @@ def adopt_catalog(center: Center, caller: Caller, *, write: bool = True) -> tupl
         data, update = _task_data(item, graph), task.slug if task else None
         try:
             if write:
-                save(center, data, caller, update=update, deploy=False)
+                save(center, data, caller, update=update, publish=False)
                 center.store.set_setting(f"catalog:{item.spec.name}", digest)
             else:
                 check_save(center, data, update=update)

@@ -11,6 +11,7 @@ from deployments.spec import MANAGED_TAG
 
 from .center import Caller, Center
 from .composites import adopt_catalog
+from .deploy import note_published
 from .tasks import all_tasks
 
 __all__ = ["Publication", "publish"]
@@ -55,4 +56,5 @@ def publish(center: Center, caller: Caller, *, write: bool) -> Publication:
     changes = diff(all_tasks(center), deployed)
     if write:
         apply(center.gateway, changes)
+        note_published(center, all_tasks(center))
     return Publication(adopted, broken, changes)

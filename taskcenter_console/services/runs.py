@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from deployments.publish import publish
 from deployments.spec import POOL
 from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
@@ -21,6 +20,7 @@ from taskcenter_adapter.mapping import tags_for
 from . import composites as composite_service
 from . import tasks as task_service
 from .center import Caller, Center
+from .deploy import deploy
 from .options import parse_options
 
 __all__ = [
@@ -61,7 +61,7 @@ def start(
     _check(center, task, payload, options)
     deployment = center.gateway.find_deployment(task.deployment_name)
     if deployment is None:
-        publish(center.gateway, [task])
+        deploy(center, [task])
         deployment = center.gateway.find_deployment(task.deployment_name)
         if deployment is None:
             raise ServerAway(f"Prefect did not keep the deployment {task.deployment_name}")

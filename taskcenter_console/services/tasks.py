@@ -11,20 +11,22 @@ from pydantic import ValidationError
 
 from composites.model import CompositeSpec
 from composites.validate import Known, check
-from deployments.publish import publish
 from taskcenter import events
 from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, Refused, ServerAway, TaskCenterError, ValidationFailed
-from taskcenter.models import Task, Trigger, slugify
+from taskcenter.models import MisfirePolicy, Task, Trigger, slugify
 from taskcenter.ports import RunFilter, TaskFilter
 from taskcenter.redaction import redact
-from taskcenter.scheduling.cron import BadCron, cron_of
-from taskcenter.scheduling.occurrences import check_trigger, next_slot
+from taskcenter.scheduling.calendars import Calendars
+from taskcenter.scheduling.check import check_after, check_trigger
+from taskcenter.scheduling.state import TriggerState
+from taskcenter.scheduling.timetable import BY_EVENT, next_run
 from taskcenter.status import TaskStatus
 from taskcenter.task_types import registry
 
 from .center import Caller, Center
+from .deploy import deploy
 
 __all__ = [
     "ImportItem",
@@ -138,11 +140,7 @@ def check_task(
             problems.append(Problem("graph", "graph", "only a composite has steps"))
     problems += find_clear_secrets(task.payload, "payload")
     problems += find_clear_secrets(task.environment, "environment")
-    now = utc_now()
-    for index, trigger in enumerate(task.triggers):
-        problems += find_clear_secrets(trigger.payload or {}, f"triggers[{index}].payload")
-        problems += _not_yet(trigger, f"triggers[{index}]")
-        problems += check_trigger(trigger, now, f"triggers[{index}]")
+    problems += _check_triggers(center, task, before)
     if task.status is _status(before) is TaskStatus.DISABLED and _added(task, before):
         problems.append(Problem("disabled", "triggers", "a disabled task takes no trigger; enable it first"))
     return problems
@@ -158,37 +156,32 @@ def _added(task: Task, before: Task | None) -> bool:
     return any(trigger.id not in have for trigger in task.triggers)
 
 
-_FIRED = ("cron", "interval", "one_shot")
-_HONOURED = frozenset({
-    "id", "task_id", "type", "cron_expression", "interval_seconds", "anchor", "run_at", "timezone", "enabled",
-    "retry_policy", "payload", "next_run_at", "last_run_at", "revision",
-})  # fmt: skip
+def _check_triggers(center: Center, task: Task, before: Task | None) -> list[Problem]:
+    """Fields, times, calendars, and that no tasks wait for each other in a circle."""
+    now = utc_now()
+    schedule = center.schedule
+    calendars = schedule.calendars() if schedule is not None else Calendars()
+    problems: list[Problem] = []
+    for index, trigger in enumerate(task.triggers):
+        path = f"triggers[{index}]"
+        problems += find_clear_secrets(trigger.payload or {}, f"{path}.payload")
+        old = next((t for t in before.triggers if t.id == trigger.id), None) if before is not None else None
+        if old is not None and _same_times(old, trigger):
+            continue  # what has become past since it was written is no mistake of this change
+        ids = {t: t for t in trigger.task_ids if center.store.find_task(t) is not None}
+        problems += check_trigger(trigger, now, path, calendars, ids)
+    if any(trigger.type == "after" for trigger in task.triggers):
+        others = [other for other in all_tasks(center) if other.id != task.id]
+        names = {other.id: other.slug for other in [*others, task]}
+        triggers = [trigger for other in [*others, task] for trigger in other.triggers]
+        problems += check_after(triggers, names)
+    return problems
 
 
-def _read_otherwise(trigger: Trigger) -> str | None:
-    """What Prefect's scheduler, which fires crons for now, reads otherwise than we do."""
-    try:
-        cron = cron_of(trigger)
-    except BadCron:
-        return None  # said by the check of the trigger itself
-    if cron.day_marks or cron.weekday_marks:
-        return "days like L, 15W or 5#2 are understood and previewed, and not yet fired; name plain days"
-    return None
-
-
-def _not_yet(trigger: Trigger, path: str) -> list[Problem]:
-    """What the scheduling core knows and nothing carries out yet: refused, so that no trigger waits in vain."""
-    if trigger.type not in _FIRED:
-        text = f"{trigger.type!r} triggers are not fired by this version; it fires {', '.join(_FIRED)}"
-        return [Problem("not_yet", f"{path}.type", text)]
-    otherwise = _read_otherwise(trigger) if trigger.type == "cron" else None
-    if otherwise:
-        return [Problem("not_yet", f"{path}.cronExpression", otherwise)]
-    defaults = {
-        n: f.get_default(call_default_factory=True) for n, f in Trigger.model_fields.items() if n not in _HONOURED
-    }
-    changed = [name for name, default in defaults.items() if getattr(trigger, name) != default]
-    return [Problem("not_yet", f"{path}.{name}", "is not honoured by this version; leave it out") for name in changed]
+def _same_times(old: Trigger, new: Trigger) -> bool:
+    kept = {name: getattr(new, name) for name in ("enabled", "paused_until", "paused_reason", "payload", "priority")}
+    shown = {name: getattr(new, name) for name in ("next_run_at", "last_run_at", "revision")}
+    return old.model_copy(update={**kept, **shown}) == new
 
 
 def _check_graph(center: Center, task: Task, graph: Mapping[str, Any] | None, also: Collection[str]) -> list[Problem]:
@@ -212,7 +205,9 @@ def check_save(
     if before is not None:
         task = task.model_copy(update={"id": before.id, "created_at": before.created_at})
         graph = graph if graph is not None else center.store.find_graph(before.id)
-    task = task.model_copy(update={"triggers": tuple(_complete(trigger, task) for trigger in task.triggers)})
+    task = task.model_copy(
+        update={"triggers": tuple(_complete(center, trigger, task, before) for trigger in task.triggers)}
+    )
     problems = [p for p in check_task(center, task, graph, before=before) if p.severity == "error"]
     if problems:
         raise ValidationFailed(f"the task {task.name!r}", problems)
@@ -226,9 +221,13 @@ def save(
     *,
     update: str | None = None,
     expected_revision: int | None = None,
-    deploy: bool = True,
+    publish: bool = True,
+    resume_policy: MisfirePolicy | None = None,
 ) -> Task:
-    """Create a task, or merge into the task ``update``. Stored and published, or refused as a whole."""
+    """Create a task, or merge into the task ``update``. Stored and published, or refused as a whole.
+
+    ``resume_policy``: what becomes of slots kept by a pause that this ends, instead of the triggers' own policies.
+    """
     store = center.store
     task, graph, before = check_save(center, data, update=update)
     verb = "updated" if before else "created"
@@ -246,20 +245,36 @@ def save(
         expected_revision=expected_revision if before else 0,
         audit=(entry,),
         events=(events.task_changed(verb, task, utc_now()),),
+        resume_policy=resume_policy,
     )
-    if deploy:
+    if publish:
         _deploy(center, saved, before)
     return saved
 
 
-def _complete(trigger: Trigger, task: Task) -> Trigger:
-    """Fill what only the moment of writing knows: the interval's anchor and the first slot."""
+def _complete(center: Center, trigger: Trigger, task: Task, before: Task | None) -> Trigger:
+    """Fill what only the moment of writing knows: an interval's anchor, the tasks meant by slug, the first slot."""
     now = utc_now()
-    if trigger.type == "interval" and trigger.anchor is None:
-        trigger = trigger.model_copy(update={"anchor": now.replace(microsecond=0)})
-    problems = check_trigger(trigger, now, "trigger")
-    due = None if problems else next_slot(trigger, now)
-    return trigger.model_copy(update={"task_id": task.id, "next_run_at": due})
+    update: dict[str, Any] = {"task_id": task.id}
+    old = next((t for t in before.triggers if t.id == trigger.id), None) if before is not None else None
+    if trigger.type == "interval" and trigger.anchor is None and trigger.counts_from == "schedule":
+        update["anchor"] = now.replace(microsecond=0)
+    if trigger.task_ids:
+        found = {ref: center.store.find_task(ref) for ref in trigger.task_ids}
+        update["task_ids"] = tuple(known.id if known else ref for ref, known in found.items())
+    if old is not None and not _same_times(old, trigger):
+        update["revision"] = old.revision + 1
+    trigger = trigger.model_copy(update=update)
+    return trigger.model_copy(update={"next_run_at": _next(center, trigger, now)})
+
+
+def _next(center: Center, trigger: Trigger, now: datetime) -> datetime | None:
+    """The next slot that a person is told, or None."""
+    if trigger.type in BY_EVENT or trigger.counts_from == "completion" or check_trigger(trigger, now):
+        return None
+    schedule = center.schedule if trigger.calendar else None
+    calendars = schedule.calendars() if schedule is not None else Calendars()
+    return next_run(TriggerState(trigger, now, cursor=now), now, calendars)
 
 
 def _deploy(center: Center, task: Task, before: Task | None) -> None:
@@ -269,7 +284,7 @@ def _deploy(center: Center, task: Task, before: Task | None) -> None:
             old = center.gateway.find_deployment(before.deployment_name)
             if old is not None:
                 center.gateway.delete_deployment(str(old["id"]))
-        publish(center.gateway, [task])
+        deploy(center, [task])
     except ServerAway:
         return
 
@@ -303,7 +318,7 @@ def details(center: Center, name: str) -> dict[str, Any]:
 def _row(center: Center, task: Task, now: datetime) -> dict[str, Any]:
     last = _last_run(center, task.id)
     active = task.status is TaskStatus.ACTIVE
-    slots = [next_slot(t, now) for t in task.triggers if t.enabled] if active else []
+    slots = [_next(center, t, now) for t in task.triggers if t.enabled] if active else []
     due = min((slot for slot in slots if slot is not None), default=None)
     return {
         **task.to_json(),

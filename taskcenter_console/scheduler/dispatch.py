@@ -1,0 +1,156 @@
+"""Makes in Prefect what the ledger asked for: flow runs, once per key; takes back and cancels others. (spec 4.2, 4.8)
+
+Everything is asked for in our own tables first. So whatever dies here, the next pass finds the rest: a run that was
+made before its row was written is found again by its idempotency key.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from deployments.spec import MANAGED_TAG
+from taskcenter.errors import NotFound, Refused
+from taskcenter.scheduling.decisions import RunRequest
+from taskcenter.status import Origin
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.mapping import tags_for
+from taskcenter_adapter.schedule import Schedule, Wanted
+
+__all__ = ["Dispatcher", "idempotency_key"]
+
+_LOG = logging.getLogger("taskcenter.scheduler")
+_AT_ONCE = 6
+_BATCH = 200
+
+
+def idempotency_key(deployment_id: str, schedule_id: str, slot: datetime, timezone: str) -> str:
+    """The key that Prefect's own scheduler gives the run of a slot, so that both can never make two.
+
+    (Source: ``prefect.server.models.deployments._generate_scheduled_flow_runs``; a test holds it.)
+    """
+    return f"scheduled {deployment_id} {schedule_id} {slot.astimezone(ZoneInfo(timezone))}"
+
+
+@dataclass
+class _Deployment:
+    id: str
+    schedules: dict[str, tuple[str, str]]
+    """Trigger id → Prefect's id of its schedule, and its time zone."""
+
+
+@dataclass
+class Dispatcher:
+    """Between the tables and one Prefect server."""
+
+    schedule: Schedule
+    gateway: Gateway
+    _known: dict[str, _Deployment] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "dispatch"))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def look(self, deployments: Sequence[dict[str, Any]] | None = None) -> None:
+        """Learn the deployments as Prefect has them now."""
+        found = self.gateway.deployments_with_flow(MANAGED_TAG) if deployments is None else deployments
+        self._known = {
+            str((deployment.get("parameters") or {}).get("task") or deployment["name"]): _Deployment(
+                str(deployment["id"]),
+                {
+                    schedule["slug"]: (str(schedule["id"]), str(schedule["schedule"].get("timezone") or "UTC"))
+                    for schedule in deployment.get("schedules") or []
+                    if schedule.get("slug") and schedule.get("id")
+                },
+            )
+            for deployment in found
+        }
+
+    def step(self, now: datetime) -> int:
+        """One pass; how much it did."""
+        did = self._take_back() + self._cancel()
+        wanted = self.schedule.wanted(now, _BATCH)
+        if not wanted:
+            return did
+        if any(item.slug not in self._known for item in wanted):
+            self.look()
+        made = self._pool.map(self._make, wanted)
+        pairs = [(item.request, run_id) for item, run_id in zip(wanted, made, strict=True) if run_id is not None]
+        self.schedule.made(pairs)
+        return did + len(pairs)
+
+    def _make(self, item: Wanted) -> str | None:
+        request, slug = item.request, item.slug
+        deployment = self._known.get(slug)
+        if deployment is None:
+            return None  # its deployment is made when Prefect is back; then this comes again
+        parameters: dict[str, Any] = {"task": slug}
+        if request.trigger_id:
+            parameters["trigger_id"] = request.trigger_id
+        if request.payload:
+            parameters["payload"] = dict(request.payload)
+        due = request.ready_at or request.slot or request.created_at
+        try:
+            made = self.gateway.create_run(
+                deployment.id,
+                parameters=parameters,
+                tags=self._tags(request),
+                at=due,
+                retry=request.attempt > 1,
+                idempotency_key=self._key(deployment, item),
+            )
+        except NotFound:
+            self._known.pop(slug, None)
+            return None
+        except Refused as error:
+            _LOG.warning("no run could be made for %s: %s", request.key, error.message)
+            return None
+        return str(made["id"])
+
+    def _tags(self, request: RunRequest) -> list[str]:
+        tags = tags_for(request.origin, attempt=request.attempt, root=request.root_run_id, total=request.total_attempts)
+        return [*tags, "auto-scheduled"] if request.origin is Origin.SCHEDULER else tags
+
+    def _key(self, deployment: _Deployment, item: Wanted) -> str:
+        request = item.request
+        schedule = deployment.schedules.get(request.trigger_id or "")
+        if request.origin is not Origin.SCHEDULER or request.slot is None:
+            return request.key
+        if schedule is None:
+            key = idempotency_key(deployment.id, request.trigger_id or "", request.slot, "UTC")
+        else:
+            key = idempotency_key(deployment.id, schedule[0], request.slot, schedule[1])
+        return f"{key} in its turn" if item.again else key
+
+    def _take_back(self) -> int:
+        rows = self.schedule.withdrawn(_BATCH)
+        if not rows:
+            return 0
+        states = self.gateway.runs_by_id([run_id for _, run_id in rows if run_id])
+        # One that a worker has taken asks the gate, and is told no.
+        there = [run_id for _, run_id in rows if run_id and states.get(run_id, {}).get("state_type") == "SCHEDULED"]
+        list(self._pool.map(self.gateway.delete_run, there))
+        self.schedule.taken_back([key for key, _ in rows])
+        return len(rows)
+
+    def _cancel(self) -> int:
+        rows = self.schedule.cancels()
+        if not rows:
+            return 0
+        states = self.gateway.runs_by_id([run_id for run_id, _ in rows])
+        for run_id, reason in rows:
+            kind = states.get(run_id, {}).get("state_type")
+            try:
+                if kind in ("SCHEDULED", "PENDING"):
+                    self.gateway.set_run_state(run_id, "CANCELLED", "Cancelled", reason)
+                elif kind == "RUNNING":
+                    self.gateway.set_run_state(run_id, "CANCELLING", "Cancelling", reason)
+            except (NotFound, Refused) as error:
+                _LOG.warning("run %s could not be cancelled: %s", run_id, error.message)
+        self.schedule.cancelled([run_id for run_id, _ in rows])
+        return len(rows)

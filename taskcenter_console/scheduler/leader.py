@@ -1,0 +1,187 @@
+"""The scheduler in the service: one leader among all services, by a lease in the database. (spec 4.2)
+
+Two threads. The *clock* holds the lease, decides what is due and writes the verdicts; it never waits for Prefect. The
+*hand* makes, takes back and cancels flow runs, and takes over what was changed in Prefect. Either may die at any
+moment: all that they do is in the tables first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from taskcenter.clock import utc_now
+from taskcenter.errors import TaskCenterError
+from taskcenter.models import new_id
+from taskcenter.scheduling.state import Firing, Horizon
+from taskcenter.settings import Settings
+from taskcenter_adapter.schedule import DEFAULT_HORIZON, Lease, LostLease, Schedule
+
+from ..services.center import Center
+from .dispatch import Dispatcher
+from .take_over import TakeOver
+from .tick import tick
+
+__all__ = ["Scheduler"]
+
+_LOG = logging.getLogger("taskcenter.scheduler")
+LEASE = timedelta(seconds=8)
+_RENEW = 2.0
+_LOOK = 0.25
+"""Seconds between two looks for what nobody announced: requests, ended runs, edits."""
+_LATE_EVERY = 5.0
+_PREFECT_EVERY = 5.0
+_JUMP = timedelta(seconds=60)
+_STARTUP_WITHIN = 60.0
+
+
+class Scheduler:
+    """Both threads of one service. ``now`` is the clock of the slots."""
+
+    def __init__(
+        self, settings: Settings, *, now: Callable[[], datetime] = utc_now, horizon: Horizon = DEFAULT_HORIZON
+    ) -> None:
+        self._settings = settings
+        self._now = now
+        self._horizon = horizon
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{new_id()[:8]}"
+        self._stopping = threading.Event()
+        self._work = threading.Event()
+        self._leads = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._keep, args=(self._clock,), name="scheduler", daemon=True),
+            threading.Thread(target=self._keep, args=(self._hand,), name="dispatcher", daemon=True),
+        ]
+        self._born = time.monotonic()
+        self._started_up = False
+
+    @property
+    def leads(self) -> bool:
+        return self._leads.is_set()
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._work.set()
+        for thread in self._threads:
+            thread.join(15)
+
+    def _keep(self, body: Callable[[Center], None]) -> None:
+        """A thread that goes on: what fails is said and tried again."""
+        said = ""
+        while not self._stopping.is_set():
+            try:
+                with Center(self._settings) as center:
+                    body(center)
+            except TaskCenterError as error:
+                text = error.message.splitlines()[0]
+                if text != said:
+                    _LOG.warning("%s", text)
+                said = text
+            except Exception:  # the slots of all other triggers must not end with one defect
+                _LOG.exception("the scheduler met a defect")
+            self._leads.clear()
+            self._stopping.wait(1.0)
+
+    # the clock -------------------------------------------------------------------------------------
+
+    def _clock(self, center: Center) -> None:
+        schedule = center.need_schedule()
+        lease: Lease | None = None
+        renew = late = 0.0
+        seen: tuple[datetime, float] = (self._now(), time.monotonic())
+        try:
+            while not self._stopping.is_set():
+                now, beat = self._now(), time.monotonic()
+                if lease is None or beat >= renew:
+                    lease, renew = self._take(schedule, lease, now), beat + _RENEW
+                if lease is None:
+                    self._stopping.wait(1.0)
+                    seen = (self._now(), time.monotonic())
+                    continue
+                jump = self._jumped(seen, now, beat)
+                seen = (now, beat)
+                try:
+                    done = tick(
+                        schedule, now, lease, late=beat >= late, scheduler_id=self.holder, clock_jump=jump
+                    )  # fmt: skip
+                    if beat >= late:
+                        late = beat + _LATE_EVERY
+                    refilled = schedule.refill(now, self._horizon, lease)
+                except LostLease:
+                    _LOG.warning("another service has taken the lead")
+                    lease = None
+                    self._leads.clear()
+                    continue
+                if done.runs or done.verdicts or refilled:
+                    self._work.set()
+                self._wait(schedule)
+        finally:
+            self._leads.clear()
+            if lease is not None:
+                schedule.give_up_lease(lease)
+
+    def _take(self, schedule: Schedule, lease: Lease | None, now: datetime) -> Lease | None:
+        facts: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "tickedAt": now.isoformat()}
+        taken = schedule.take_lease(self.holder, now, LEASE, facts=facts)
+        if taken is None:
+            self._leads.clear()
+        elif lease is None:
+            _LOG.info("this service leads the scheduler (epoch %d)", taken.epoch)
+            schedule.adopt(now)
+            self._start_up(schedule, now)
+            self._leads.set()
+            self._work.set()
+        return taken
+
+    def _start_up(self, schedule: Schedule, now: datetime) -> None:
+        """``startup`` triggers fire once when a service starts; a standby that takes over later has not started."""
+        if self._started_up or time.monotonic() - self._born > _STARTUP_WITHIN:
+            return
+        self._started_up = True
+        for trigger in schedule.startup_triggers():
+            schedule.fire(Firing(f"{trigger.id} startup {self.holder}", trigger.id, now), trigger.task_id)
+
+    @staticmethod
+    def _jumped(seen: tuple[datetime, float], now: datetime, beat: float) -> tuple[datetime, datetime] | None:
+        ran = timedelta(seconds=beat - seen[1])
+        return (seen[0], now) if now - seen[0] > ran + _JUMP else None
+
+    def _wait(self, schedule: Schedule) -> None:
+        """Until the next slot, at most a look's time."""
+        upcoming = schedule.next_look()
+        seconds = _LOOK
+        if upcoming is not None:
+            seconds = min(seconds, max(0.0, (upcoming - self._now()).total_seconds()))
+        self._stopping.wait(max(seconds, 0.005))
+
+    # the hand --------------------------------------------------------------------------------------
+
+    def _hand(self, center: Center) -> None:
+        dispatcher = Dispatcher(center.need_schedule(), center.gateway)
+        taken = TakeOver(center)
+        prefect = 0.0
+        try:
+            while not self._stopping.is_set():
+                if not self._leads.is_set():
+                    self._stopping.wait(0.2)
+                    continue
+                self._work.clear()
+                beat = time.monotonic()
+                if beat >= prefect:
+                    prefect = beat + _PREFECT_EVERY
+                    dispatcher.look(taken.step())
+                did = dispatcher.step(self._now())
+                if not did:
+                    self._work.wait(0.25)
+        finally:
+            dispatcher.close()

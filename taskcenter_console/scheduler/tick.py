@@ -1,0 +1,65 @@
+"""One tick: read what is due, ask the core, write all of it. The same for the service and for tests. (spec 4.2)"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from taskcenter.scheduling.decide import decide
+from taskcenter_adapter.schedule import Lease, Schedule, Stale
+
+__all__ = ["Ticked", "tick"]
+
+BATCH = 2_000
+_TRIES = 5
+_MOST_ROUNDS = 100
+
+
+@dataclass
+class Ticked:
+    """What one tick did: slots that got a verdict, runs asked for."""
+
+    verdicts: int = 0
+    runs: int = 0
+    rounds: int = 0
+    lag: float = 0.0
+    """Seconds between the oldest slot that was due and this tick."""
+
+
+def tick(
+    schedule: Schedule,
+    now: datetime,
+    lease: Lease | None = None,
+    *,
+    late: bool = False,
+    scheduler_id: str = "scheduler",
+    clock_jump: tuple[datetime, datetime] | None = None,
+    worker_seen: datetime | None = None,
+) -> Ticked:
+    """Decide everything that is due at ``now``. ``late``: also give up queued runs that waited too long.
+
+    Raises LostLease when another service leads.
+    """
+    done = Ticked()
+    for _ in range(_MOST_ROUNDS):
+        for attempt in range(_TRIES):
+            part = schedule.due(now, BATCH, late=late and done.rounds == 0)
+            if part.empty:
+                return done
+            state = replace(part.state, scheduler_id=scheduler_id, clock_jump=clock_jump, worker_seen=worker_seen)
+            decisions = decide(state, now)
+            try:
+                schedule.commit(part, decisions, now, lease)
+            except Stale:
+                if attempt == _TRIES - 1:
+                    return done  # somebody edits without pause: the next tick comes soon
+                continue
+            break
+        done.rounds += 1
+        done.verdicts += sum(row.count for row in decisions.occurrences)
+        done.runs += len(decisions.runs)
+        if decisions.occurrences:
+            done.lag = max(done.lag, (now - min(row.slot for row in decisions.occurrences)).total_seconds())
+        if not decisions.unfinished and not decisions.firings and len(part.due) < BATCH:
+            return done
+    return done
