@@ -15,6 +15,7 @@ far ahead, years of outage) the oldest are expired, whatever its policy: nobody 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -61,12 +62,8 @@ class _Decider(Look):
                 self.unfinished = True
                 break
             self._decide_trigger(ts)
-        for drop in drop_late(self.state, self.now, self.cancel):
-            self.occurrences.append(drop.occurrence)
-            self.cancel[drop.cancel.run_id] = drop.cancel
-            self.events.append(drop.event)
-            if drop.move is not None and not any(move.trigger_id == drop.move.trigger_id for move in self.moves):
-                self.moves.append(drop.move)
+        if not self.unfinished:  # a drop may move its trigger to now: only once all that was due has its verdict
+            self._drop_late()
         self._tell_tick()
         return Decisions(
             occurrences=tuple(self.occurrences),
@@ -80,6 +77,28 @@ class _Decider(Look):
             firings=followed.firings,
             unfinished=self.unfinished,
         )
+
+    def _drop_late(self) -> None:
+        moved = {move.trigger_id: index for index, move in enumerate(self.moves)}
+        for drop in drop_late(self.state, self.now, self.cancel):
+            self.occurrences.append(drop.occurrence)
+            self.cancel[drop.cancel.run_id] = drop.cancel
+            self.events.append(drop.event)
+            move = drop.move
+            if move is None:
+                continue
+            if move.trigger_id not in moved:
+                moved[move.trigger_id] = len(self.moves)
+                self.moves.append(move)
+                continue
+            before = self.moves[moved[move.trigger_id]]
+            cursors = [at for at in (before.cursor, move.cursor) if at is not None]
+            self.moves[moved[move.trigger_id]] = replace(
+                move,
+                cursor=max(cursors, default=None),
+                last_run_at=before.last_run_at,
+                changes={**before.changes, **move.changes},
+            )
 
     def _tell_tick(self) -> None:
         hold = self.state.standing.at(self.now)

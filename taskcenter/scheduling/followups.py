@@ -130,7 +130,7 @@ def drop_late(state: State, now: datetime, cancelled: Container[str] = ()) -> It
         ts, task = triggers.get(run.trigger_id), state.tasks.get(run.task_id)
         if ts is None or task is None or not may_drop(ts.trigger):
             continue
-        standings = (state.standing, task.standing, ts.standing)
+        standings = (state.standing, task.standing)  # a hold of its trigger keeps no run that waits already
         resumed = [hold.until for standing in standings for hold in standing.all() if hold.until is not None]
         due = max([run.due_at, *(until for until in resumed if until <= now)])
         if held_by(standings, now) is not None or not is_late(due, now, ts.trigger.misfire_grace_seconds):

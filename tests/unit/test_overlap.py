@@ -10,7 +10,9 @@ from taskcenter.scheduling.apply import apply
 from taskcenter.scheduling.decide import decide
 from taskcenter.scheduling.ledger import Verdict
 from taskcenter.scheduling.overlap import decide_overlap
-from taskcenter.scheduling.state import State
+from taskcenter.scheduling.simulate import simulate
+from taskcenter.scheduling.simulation import Durations
+from taskcenter.scheduling.state import Limits, State
 from taskcenter.status import RunStatus
 from tests.fleet import at, every_minute, fleet, open_run, told, trigger
 
@@ -95,3 +97,34 @@ def test_every_slot_goes_somewhere(policy: Any) -> None:
     for active in ([], [GOING], [GOING, WAITING]):
         found = decide_overlap(policy, slots, active)
         assert sorted([*found.fire, *found.skip, *found.coalesce]) == slots
+
+
+# --- the five policies, on a clock ------------------------------------------------------------------------------------
+
+F, C, S = "fired", "coalesced", "skipped"
+
+
+@pytest.mark.parametrize("scope", ["trigger", "task"])
+@pytest.mark.parametrize(
+    ("policy", "verdicts", "starts", "cancelled"),
+    [
+        ("skip", (F, S, S, F, S, S), ("12:00:00", "12:03:00"), 0),
+        ("buffer_one", (F, F, C, F, C, F), ("12:00:00", "12:02:20", "12:04:40"), 0),
+        ("buffer_all", (F, F, F, F, F, F), ("12:00:00", "12:02:20", "12:04:40"), 0),
+        ("cancel_other", (F, F, F, F, F, F), tuple(f"12:0{n}:00" for n in range(6)), 5),
+        ("allow", (F, F, F, F, F, F), tuple(f"12:0{n}:00" for n in range(6)), 0),
+    ],
+)
+def test_slots_of_each_minute_and_runs_of_140_seconds(
+    policy: str, verdicts: tuple[str, ...], starts: tuple[str, ...], cancelled: int, scope: str
+) -> None:
+    """With the scope ``task`` the slots come from two triggers in turn, and meet each other's runs all the same."""
+    names = ["x"] if scope == "trigger" else ["even", "odd"]
+    times = {"x": "* * * * *", "even": "*/2 * * * *", "odd": "1-59/2 * * * *"}
+    own = [trigger(id=name, cron_expression=times[name], overlap=policy, overlap_scope=scope) for name in names]
+    state = fleet(*own, cursor=at("11:59"), limits=Limits(pool=0))
+    found = simulate(state, at("12:00"), at("12:05:59"), Durations(default=140))
+    assert tuple(row.verdict.value for row in found.rows) == verdicts
+    began = sorted(run.started for run in found.runs if run.started is not None)
+    assert tuple(f"{start:%H:%M:%S}" for start in began) == starts
+    assert sum(run.cancelled for run in found.runs) == cancelled

@@ -1,21 +1,16 @@
-"""What is said of a trigger before it is saved, and what an edit does to its slots (spec 4.1, 4.2)."""
+"""What is said of a trigger before it is saved (spec 4.1)."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from taskcenter.models import Trigger
-from taskcenter.scheduling.apply import apply
 from taskcenter.scheduling.calendars import Calendar, Calendars, Rule
 from taskcenter.scheduling.check import check_after, check_trigger
-from taskcenter.scheduling.decide import decide
-from taskcenter.scheduling.ledger import Ledger, Verdict
-from taskcenter.scheduling.revise import revise
-from taskcenter.scheduling.state import Firing, Hold, Horizon, Mode, Standing, State
-from tests.fleet import at, every_minute, fleet, told, trigger
+from tests.fleet import at, trigger
 
 NOW = at("12:00:30")
 KNOWN = Calendars([Calendar(name="never", exclude=(Rule(rrule="FREQ=DAILY"),)), Calendar(name="all")])
@@ -76,6 +71,117 @@ def test_each_bad_field_is_named(about: dict[str, Any], found: list[tuple[str, s
     assert problems(**about) == found
 
 
+def refusals(**fields: Any) -> list[str]:
+    """What a person is told of a trigger as it was sent: by the model when it refuses, else by the check."""
+    kinds: dict[str, dict[str, Any]] = {
+        "cron": {"cronExpression": "0 * * * *"},
+        "interval": {"intervalSeconds": 60},
+        "one_shot": {"runAt": "2026-05-04T13:00:00Z"},
+        "planned": {"plan": ["2026-05-04T13:00:00Z"]},
+        "after": {"taskIds": ["a"]},
+    }
+    sent = {"taskId": "t", **kinds.get(fields["type"], {}), **fields}
+    try:
+        own = Trigger.model_validate(sent)
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+    return [str(problem) for problem in check_trigger(own, NOW, "", KNOWN, {"t", "a", "b"})]
+
+
+TYPES = ("cron", "interval", "one_shot", "planned", "ad_hoc", "after", "startup")
+ANY_TYPE = [
+    ({"timezone": "Mars/Olympus"}, "timezone: 'Mars/Olympus' is not a known time zone"),
+    ({"timezone": ""}, "timezone: '' is not a known time zone"),
+    ({"misfirePolicy": "later"}, "misfirePolicy: Input should be 'fire_now', 'skip', 'reschedule' or 'fire_all'"),
+    ({"misfireByCause": {"sunshine": "skip"}}, "misfireByCause.sunshine.[key]: Input should be 'service_down'"),
+    ({"misfireByCause": {"overlap": "later"}}, "misfireByCause.overlap: Input should be 'fire_now'"),
+    ({"misfireGraceSeconds": -1}, "misfireGraceSeconds: Input should be greater than or equal to 0"),
+    ({"misfireGraceSeconds": 1.5}, "misfireGraceSeconds: Input should be a valid integer"),
+    ({"catchUp": {"max": 0}}, "catchUp.max: Input should be greater than or equal to 1"),
+    ({"catchUp": {"window": 0}}, "catchUp.window: Input should be greater than 0"),
+    ({"overlap": "queue"}, "overlap: Input should be 'skip', 'buffer_one', 'buffer_all', 'cancel_other' or 'allow'"),
+    ({"overlapScope": "world"}, "overlapScope: Input should be 'trigger' or 'task'"),
+    ({"retryPolicy": {"maxAttempts": -1}}, "retryPolicy.maxAttempts: Input should be greater than or equal to 0"),
+    ({"retryPolicy": {"backoffMs": -1}}, "retryPolicy.backoffMs: Input should be greater than or equal to 0"),
+    ({"retryPolicy": {"strategy": "dice"}}, "retryPolicy.strategy: Input should be 'linear', 'exponential' or 'fixed'"),
+    ({"calendar": "unknown"}, "calendar: no calendar 'unknown' is known"),
+    ({"calendarRule": "next_full_moon"}, "calendarRule: Input should be 'skip', 'next_working_day'"),
+    ({"calendarRule": "next_working_day"}, "calendar: is missing; the rule next_working_day needs one"),
+    ({"jitterSeconds": -1}, "jitterSeconds: Input should be greater than or equal to 0"),
+    ({"startAt": "soon"}, "startAt: Input should be a valid datetime"),
+    ({"startAt": "2026-05-06T00:00Z", "endAt": "2026-05-05T00:00Z"}, "endAt: must lie after startAt"),
+    ({"endAt": "2026-05-01T00:00Z"}, "endAt: is past: the trigger would never fire"),
+    ({"payload": [1]}, "payload: Input should be a valid dictionary"),
+    ({"priority": "urgent"}, "priority: Input should be 'high', 'normal' or 'low'"),
+    ({"enabled": "perhaps"}, "enabled: Input should be a valid boolean"),
+    ({"pausedUntil": "later"}, "pausedUntil: Input should be a valid datetime"),
+    ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+]
+OF_ONE_TYPE = [
+    ({"type": "sometimes"}, "type: Input should be 'cron', 'interval', 'one_shot'"),
+    ({"type": "cron", "cronExpression": None}, "cronExpression: is missing; a trigger of type cron needs it"),
+    ({"type": "cron", "cronExpression": "61 * * * *"}, "cronExpression: the minute 61 is outside 0 to 59"),
+    ({"type": "cron", "cronExpression": "0 0 30 2 *"}, "cronExpression: '0 0 30 2 *' never comes"),
+    ({"type": "cron", "cronExpression": "٥ * * * *"}, "cronExpression: "),
+    ({"type": "cron", "cronSeconds": "middle"}, "cronSeconds: Input should be 'first' or 'last'"),
+    ({"type": "interval", "intervalSeconds": None}, "intervalSeconds: is missing"),
+    ({"type": "interval", "intervalSeconds": 0}, "intervalSeconds: must be at least 1 second"),
+    ({"type": "interval", "intervalSeconds": -5}, "intervalSeconds: must be at least 1 second"),
+    ({"type": "interval", "intervalSeconds": "often"}, "intervalSeconds: Input should be a valid number"),
+    ({"type": "interval", "intervalSeconds": float("nan")}, "intervalSeconds: must be at least 1 second"),
+    ({"type": "interval", "anchor": "noon"}, "anchor: Input should be a valid datetime"),
+    ({"type": "interval", "from": "the moon"}, "from: Input should be 'schedule' or 'completion'"),
+    ({"type": "interval", "jitterSeconds": 60}, "jitterSeconds: must be less than the interval of 60 seconds"),
+    ({"type": "one_shot", "runAt": None}, "runAt: is missing; a trigger of type one_shot needs it"),
+    ({"type": "one_shot", "runAt": "tomorrow"}, "runAt: Input should be a valid datetime"),
+    ({"type": "one_shot", "startAt": "2026-05-04T14:00Z"}, "runAt: lies outside startAt and endAt"),
+    ({"type": "planned", "plan": []}, "plan: is missing; a trigger of type planned needs its times"),
+    ({"type": "planned", "plan": ["noon"]}, "plan.0: Input should be a valid datetime"),
+    ({"type": "planned", "plan": ["2026-05-04T13:00Z"] * 2}, "plan[1]: 2026-05-04T13:00:00+00:00 stands in the plan"),
+    ({"type": "after", "taskIds": []}, "taskIds: is missing; a trigger of type after needs the tasks"),
+    ({"type": "after", "taskIds": ["zzz"]}, "taskIds[0]: there is no task 'zzz'"),
+    ({"type": "after", "condition": "maybe"}, "condition: Input should be 'success', 'failed' or 'done'"),
+    ({"type": "startup", "jitterSeconds": 5}, "jitterSeconds: does not belong to a trigger of type startup"),
+]
+FOREIGN = {
+    "cronExpression": ("0 * * * *", {"cron"}),
+    "cronSeconds": ("first", {"cron"}),
+    "intervalSeconds": (60, {"interval"}),
+    "anchor": ("2026-05-04T12:00Z", {"interval"}),
+    "from": ("completion", {"interval"}),
+    "runAt": ("2026-05-04T13:00Z", {"one_shot"}),
+    "plan": (["2026-05-04T13:00Z"], {"planned"}),
+    "tokenHash": ("c0ffee", {"ad_hoc"}),
+    "taskIds": (["a"], {"after"}),
+    "condition": ("failed", {"after"}),
+}
+"""Field → a good value, and the types that have it."""
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(("field", "said"), ANY_TYPE)
+def test_a_bad_field_of_any_type_is_told_in_a_sentence(kind: str, field: dict[str, Any], said: str) -> None:
+    (told, *more) = refusals(type=kind, **field)
+    assert told.startswith(said)
+    assert more == []
+
+
+@pytest.mark.parametrize(("sent", "said"), OF_ONE_TYPE)
+def test_a_bad_field_of_one_type_is_told_in_a_sentence(sent: dict[str, Any], said: str) -> None:
+    (told, *more) = refusals(**sent)
+    assert told.startswith(said)
+    assert more == []
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("field", FOREIGN)
+def test_a_field_of_another_type_is_refused(kind: str, field: str) -> None:
+    value, types = FOREIGN[field]
+    said = [] if kind in types else [f"{field}: does not belong to a trigger of type {kind}"]
+    found = refusals(type=kind, **{field: value})
+    assert [told for told in found if "belong" in told] == said
+
+
 def test_places_stand_below_the_path() -> None:
     own = trigger(type="after")
     assert [str(problem) for problem in check_trigger(own, NOW, "triggers[2]")] == [
@@ -100,110 +206,3 @@ def test_a_long_way_without_a_cycle_is_fine() -> None:
     chain = [after(str(n), str(n + 1), str(n + 2)) for n in range(5_000)]
     assert check_after(chain) == []
     assert len(check_after([*chain, after("5001", "4000")])) > 0
-
-
-# --- edits ------------------------------------------------------------------------------------------------------------
-
-
-def ahead(own: Trigger, cursor: str = "12:00") -> State:
-    """A state whose runs are made three slots ahead."""
-    state = fleet(own, cursor=at(cursor), horizon=Horizon(min_runs=3, min_time=at("12:01") - at("12:00")))
-    return apply(state, decide(state, at(cursor)))
-
-
-def put(state: State, revision: Any, ledger: Ledger) -> State:
-    for decisions in revision.decisions:
-        ledger.add(decisions.occurrences)
-        state = apply(state, decisions)
-    return replace(state, triggers=(revision.trigger,))
-
-
-def test_runs_are_made_ahead_and_their_slot_gets_its_verdict_when_it_comes() -> None:
-    state = ahead(every_minute())
-    assert [run.slot for run in state.triggers[0].planned] == [at("12:01"), at("12:02"), at("12:03")]
-    decisions = decide(state, at("12:01:00"))
-    assert told(decisions) == {"12:01": Verdict.FIRED}
-    assert decisions.occurrences[0].run_id == state.triggers[0].planned[0].run_id
-    assert [(run.slot, run.ahead) for run in decisions.runs] == [(at("12:04"), True)]
-
-
-def test_an_edit_supersedes_what_was_planned_and_owes_nothing() -> None:
-    ledger, state = Ledger(), ahead(every_minute())
-    quarter = every_minute().model_copy(update={"cron_expression": "*/2 * * * *", "revision": 2})
-    found = revise(state, "x", quarter, NOW)
-    state = put(state, found, ledger)
-    assert {f"{row.slot:%H:%M}": row.verdict.value for row in ledger} == {"12:01": "superseded", "12:03": "superseded"}
-    assert str(next(iter(ledger)).reason) == "revision 2 of the trigger no longer has it"
-    assert len(found.decisions[-1].withdraw) == 3
-    later = decide(state, at("12:02"))
-    ledger.add(later.occurrences)
-    assert [row.verdict.value for row in ledger.of("x")] == ["superseded", "fired", "superseded"]
-
-
-def test_a_slot_comes_back_when_a_later_edit_has_it_again() -> None:
-    ledger, state = Ledger(), ahead(every_minute())
-    state = put(
-        state, revise(state, "x", every_minute(id="x").model_copy(update={"cron_expression": "0 0 * * *"}), NOW), ledger
-    )
-    state = put(state, revise(state, "x", every_minute(), at("12:00:40")), ledger)
-    decisions = decide(state, at("12:01"))
-    ledger.add(decisions.occurrences)
-    row = ledger.find("x", at("12:01"))
-    assert row is not None
-    assert (row.verdict, row.amends) == (Verdict.FIRED, Verdict.SUPERSEDED)
-
-
-def test_an_edit_that_leaves_the_times_alone_moves_no_slot() -> None:
-    ledger, state = Ledger(), ahead(every_minute())
-    before = state.triggers[0]
-    state = put(state, revise(state, "x", every_minute(payload={"n": 1}), NOW), ledger)
-    after_edit = state.triggers[0]
-    assert (len(ledger), after_edit.cursor, after_edit.next_slot) == (0, before.cursor, before.next_slot)
-    again = decide(state, NOW)
-    assert [run.payload for run in again.runs] == [{"n": 1}] * 3, "the runs made ahead are made anew"
-
-
-def test_an_edit_settles_what_is_due_first() -> None:
-    ledger, state = Ledger(), fleet(every_minute(), cursor=at("11:58"))
-    put(state, revise(state, "x", trigger(cron_expression="0 0 * * *"), at("12:00:10")), ledger)
-    assert {row.verdict.value for row in ledger} == {"fired", "coalesced"}
-
-
-def test_slots_that_a_pause_still_held_are_superseded_by_an_edit() -> None:
-    paused = Standing(Hold(Mode.PAUSED, at("11:50")))
-    ledger, state = Ledger(), replace(fleet(every_minute(), cursor=at("11:50")), standing=paused)
-    put(state, revise(state, "x", trigger(cron_expression="0 0 * * *", revision=5), at("12:00:10")), ledger)
-    (row,) = ledger
-    assert (row.verdict, row.count, row.slot) == (Verdict.SUPERSEDED, 10, at("11:51"))
-
-
-def test_a_deletion_leaves_no_slot_and_no_request_without_a_verdict() -> None:
-    ledger, state = Ledger(), ahead(every_minute())
-    found = revise(state, "x", None, NOW)
-    for decisions in found.decisions:
-        ledger.add(decisions.occurrences)
-    assert found.trigger is None
-    assert {row.reason.code.value for row in ledger} == {"trigger_deleted"}
-    asked = replace(fleet(trigger(type="ad_hoc")), firings=(Firing("f", "x", NOW),))
-    held = replace(asked, standing=Standing(Hold(Mode.PAUSED, at("11:00"))))
-    last = revise(held, "x", None, NOW).decisions[-1]
-    assert (last.consumed, [row.verdict for row in last.occurrences]) == (("f",), [Verdict.SUPERSEDED])
-
-
-def test_what_settling_moved_is_kept_by_an_edit_of_something_else() -> None:
-    own = trigger(type="interval", interval_seconds=600, anchor=at("11:00"), misfire_policy="reschedule")
-    found = revise(fleet(own, cursor=at("11:00")), "x", own.model_copy(update={"payload": {"n": 1}}), NOW)
-    assert found.trigger is not None
-    assert (found.trigger.trigger.anchor, found.trigger.trigger.payload) == (NOW, {"n": 1})
-
-
-@pytest.mark.parametrize("past", [True, False])
-def test_a_one_shot_gets_a_new_time(past: bool) -> None:
-    state = fleet(trigger(type="one_shot", run_at=at("12:00")))
-    state = apply(state, decide(state, at("12:00")))
-    when = at("11:30") if past else at("12:00")
-    again = trigger(type="one_shot", run_at=when)
-    found = revise(state, "x", again, NOW)
-    assert found.trigger is not None
-    decisions = decide(replace(state, triggers=(found.trigger,), runs=()), NOW)
-    assert [row.slot for row in decisions.occurrences] == ([when] if past else []), "a slot never fires twice"
