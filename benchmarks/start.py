@@ -69,8 +69,8 @@ Rows = dict[str, list[float]]
 class Field:
     """The servers, and what the ways of executing share."""
 
-    def __init__(self, home: Path, samples: int, slow: int) -> None:
-        self.home, self.samples, self.slow = home, samples, slow
+    def __init__(self, home: Path, samples: int, slow: int, patience: float = 30.0) -> None:
+        self.home, self.samples, self.slow, self.patience = home, samples, slow, patience
         self.busy = 0
         self.stamp = home / "stamp"
         self.file = home / "plain.py"
@@ -158,9 +158,9 @@ class Field:
                 took.append(at - begin)
         return took
 
-    def wait_until_idle(self, patience: float = 30.0) -> None:
+    def wait_until_idle(self) -> None:
         """The bar is for an idle machine: let whatever else runs here finish first, and count when it does not."""
-        end = time.monotonic() + patience
+        end = time.monotonic() + self.patience
         while psutil.cpu_percent(0.3) > IDLE_PERCENT:
             if time.monotonic() > end:
                 self.busy += 1
@@ -181,14 +181,13 @@ class Field:
         return late
 
     @contextlib.contextmanager
-    def worker(self, kind: str, pool: str, **env: str) -> Iterator[Child]:
+    def worker(self, kind: str, pool: str, *, limit: int = 4, settle: float = 5, **env: str) -> Iterator[Child]:
         self.center.gateway.ensure_pool(pool, kind)
-        child = start_worker(
-            self.home, self.api, kind=kind, pool=pool, env={**env, "TASKCENTER_PROJECT": str(self.home)}
-        )
+        more = {**env, "TASKCENTER_PROJECT": str(self.home)}
+        child = start_worker(self.home, self.api, kind=kind, pool=pool, limit=limit, env=more)
         try:
             wait_until("the worker", lambda: self.center.gateway.workers_online(pool) > 0, child, 60)
-            time.sleep(5)
+            time.sleep(settle)
             yield child
         finally:
             child.stop()
@@ -271,13 +270,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--slow", type=int, default=30, help="samples of the peers that poll every ten seconds")
+    parser.add_argument("--patience", type=float, default=30, help="seconds to wait for an idle machine, each sample")
     parser.add_argument("--only", default="ours,process,serve,slots,memory")
     options = parser.parse_args()
     parts = options.only.split(",")
     rows: Rows = {}
     said: list[str] = []
     with tempfile.TemporaryDirectory(prefix="tc-start-") as folder:
-        field = Field(Path(folder), options.samples, options.slow)
+        field = Field(Path(folder), options.samples, options.slow, options.patience)
         try:
             for name, part in (("ours", ours), ("process", process), ("serve", served), ("slots", slots)):
                 if name in parts:
@@ -290,6 +290,7 @@ def main() -> None:
         finally:
             field.close()
     peer = rows.get("process worker, default query")
+    print(f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'from asking to the first line':36s} {'n':>3s} {'p50':>8s} {'p95':>8s} {'min':>8s} {'max':>8s}   of ours")
     base = statistics.median(rows["ours: task, API"]) if "ours: task, API" in rows else None
     for name, took in rows.items():

@@ -27,6 +27,9 @@ from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
+from taskcenter.settings import Settings
+from taskcenter_adapter.orphans import hand_over
+
 from .warm_pool import WarmPool, WarmProcessAway
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
@@ -71,6 +74,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._live: dict[UUID, LiveRun] = {}
         self._queues: dict[UUID | None, WorkQueue] = {}
         self._identity = own_identity()
+        self._home = Settings.from_env().home
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
         self._polling = asyncio.Lock()
         self._waker = Waker(self._wake, self._cancelling, self._logger)
@@ -169,6 +173,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         finally:
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._live.pop(flow_run.id, None)
+            hand_over(self._home, str(flow_run.id))
             self._release_limit_slot(flow_run.id)
             self._waker.wake()
 

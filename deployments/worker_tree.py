@@ -10,14 +10,13 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import psutil
 
+from taskcenter_adapter.orphans import MARK, process_started, worker_lives
+
 __all__ = ["GRACE", "MARK", "end_processes", "left_behind", "mark_of", "own_identity", "processes_of"]
 
-MARK = "TASKCENTER_RUN_PROCESS"
-"""Variable of every process of a run: ``<worker's pid>@<worker's start>/<run id>``."""
 GRACE = 10.0
 """Seconds between TERM and KILL."""
 _KILL_SECONDS = 5.0
@@ -26,15 +25,7 @@ _LOOK_SECONDS = 0.2
 
 def own_identity() -> str:
     """Says which worker: a pid alone comes back after a while."""
-    return f"{os.getpid()}@{_started(os.getpid())}"
-
-
-def _started(pid: int) -> str:
-    """When a process began, by a clock that nobody sets: ticks since the machine started, where they can be read."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except FileNotFoundError:
-        return f"{psutil.Process(pid).create_time():.0f}"
+    return f"{os.getpid()}@{process_started(os.getpid())}"
 
 
 def mark_of(worker: str, run_id: str) -> str:
@@ -77,19 +68,11 @@ def left_behind() -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             worker, _, _ = process.environ().get(MARK, "").partition("/")
-            if worker and not _is_running(worker) and _alive(process):
+            if worker and not worker_lives(worker) and _alive(process):
                 found.append(process)
         except psutil.Error:
             continue
     return found
-
-
-def _is_running(worker: str) -> bool:
-    pid, _, started = worker.partition("@")
-    try:
-        return _started(int(pid)) == started
-    except (OSError, ValueError, psutil.Error):
-        return False
 
 
 def end_processes(

@@ -83,7 +83,7 @@ class Gateway:
     def version(self) -> str:
         return str(self._call("GET", "/admin/version"))
 
-    def ensure_pool(self, name: str, kind: str = "process") -> bool:
+    def ensure_pool(self, name: str, kind: str = "taskcenter") -> bool:
         """Make the work pool if it is not there; True when it was made.
 
         One of another type stays as it is: Prefect cannot change the type, and our worker serves process pools too.

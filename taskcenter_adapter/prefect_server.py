@@ -72,7 +72,7 @@ def start_server(home: Path, database_url: str, port: int) -> Child:
     return child
 
 
-def worker_env(home: Path, api_url: str, kind: str = "process") -> dict[str, str]:
+def worker_env(home: Path, api_url: str, kind: str = "taskcenter") -> dict[str, str]:
     """Environment of the worker and so of every run it starts.
 
     A process worker only polls. One of the type ``taskcenter`` is woken by events and wakes up for its slots; its
@@ -100,7 +100,7 @@ def start_worker(
     *,
     limit: int = 4,
     env: dict[str, str] | None = None,
-    kind: str = "process",
+    kind: str = "taskcenter",
     pool: str = POOL,
 ) -> Child:
     """A worker for ``pool`` that runs at most ``limit`` runs at once; ``kind`` is Prefect's type of the worker."""

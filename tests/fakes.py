@@ -45,7 +45,7 @@ class FakeGateway(Gateway):
         self._reach()
         return "3.8.8"
 
-    def ensure_pool(self, name: str, kind: str = "process") -> bool:
+    def ensure_pool(self, name: str, kind: str = "taskcenter") -> bool:
         self._reach()
         new = name not in self.pools
         self.pools.add(name)
