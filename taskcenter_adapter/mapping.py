@@ -7,7 +7,10 @@ from typing import Final
 
 from taskcenter.status import Origin, RunPhase, RunStatus, StepStatus
 
-__all__ = ["RUN_STATES", "STEP_STATES", "facts_from_tags", "map_run", "map_step", "tags_for"]
+__all__ = ["RUN_STATES", "SKIPPED", "STEP_STATES", "facts_from_tags", "map_run", "map_step", "tags_for"]
+
+SKIPPED: Final = "Skipped"
+"""The name of the cancelled state of a flow run that asked the gate and was told no."""
 
 RUN_STATES: Final[dict[tuple[str, str | None], tuple[RunStatus, RunPhase | None]]] = {
     # (state type, state name or None for any name) → (status, phase)

@@ -20,7 +20,7 @@ from taskcenter.redaction import redact_text
 from taskcenter.status import TERMINAL_RUN, TERMINAL_STEP, Origin, RunPhase, RunStatus, StepStatus
 
 from .gateway import Gateway
-from .mapping import facts_from_tags, map_run, map_step
+from .mapping import SKIPPED, facts_from_tags, map_run, map_step
 
 __all__ = ["Difference", "Report", "check", "reconcile"]
 
@@ -132,6 +132,10 @@ def _missing_row(
 ) -> None:
     """A run that a Prefect user or schedule started and that has not written a word yet."""
     status, phase = map_run(row["state_type"], row["state_name"])
+    if row["state_name"] == SKIPPED:
+        return  # it asked the gate and never began: its slot's verdict in the ledger is the record
+    if status is RunStatus.QUEUED and (row.get("parameters") or {}).get("trigger_id"):
+        return  # made ahead of its slot: it becomes ours with the slot's verdict
     if not repair and status not in TERMINAL_RUN:
         return  # it has its row as soon as its process starts or the next pass comes
     deployment = deployments.get(row.get("deployment_id") or "")

@@ -408,6 +408,18 @@ class Schedule:
 
         self._store.transaction(work)
 
+    def open_range(self, row: Occurrence, own: Sequence[datetime]) -> None:
+        """A row of its own for each slot of a range, with the same verdict."""
+        singles = [replace(row, slot=slot, until=None, count=1) for slot in own]
+
+        def work(connection: Connection) -> None:
+            same = (slot_ledger.c.trigger_id == row.trigger_id) & (slot_ledger.c.slot == row.slot)
+            gone = connection.execute(sa.delete(slot_ledger).where(same, slot_ledger.c["count"] == row.count))
+            if gone.rowcount:
+                Writer(connection).ledger(singles)
+
+        self._store.transaction(work)
+
     # the gate ----------------------------------------------------------------------------------------
 
     def gate(self, run_id: str, trigger_id: str, slot: datetime, *, patience: float = 5.0) -> str | None:

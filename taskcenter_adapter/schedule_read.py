@@ -108,12 +108,16 @@ class Reader:
     def all(self) -> Part:
         """Every trigger, with all runs made ahead and all open runs."""
         rows = self._rows(self._triggers())
-        return self._part(rows, planned_until=None, every_run=True)
+        waiting = sa.select(trigger_firings).where(trigger_firings.c.consumed.is_(False))
+        firings = [_firing(row) for row in self._rows(waiting)]
+        return self._part(rows, planned_until=None, every_run=True, firings=firings)
 
     def some(self, trigger_ids: Collection[str], planned_until: datetime | None = None) -> Part:
-        """These triggers; ``planned_until``: only runs made ahead for slots up to then."""
+        """These triggers, with their requests; ``planned_until``: only runs made ahead for slots up to then."""
         rows = list(self._in(self._triggers(), task_triggers.c.id, trigger_ids))
-        return self._part(rows, planned_until=planned_until, due=frozenset(trigger_ids))
+        waiting = sa.select(trigger_firings).where(trigger_firings.c.consumed.is_(False))
+        firings = [_firing(row) for row in self._in(waiting, trigger_firings.c.trigger_id, trigger_ids)]
+        return self._part(rows, planned_until=planned_until, due=frozenset(trigger_ids), firings=firings)
 
     def due(self, now: datetime, limit: int, *, late: bool = False) -> Part:
         """What is to be decided at ``now``: due triggers, requests, ended runs; with ``late`` queued runs too."""
@@ -285,10 +289,7 @@ class Reader:
     def _firings(self, now: datetime, limit: int) -> list[Firing]:
         row = trigger_firings.c
         query = sa.select(trigger_firings).where(row.consumed.is_(False)).order_by(row.at, row.id).limit(limit)
-        return [
-            Firing(item["id"], item["trigger_id"], item["at"], item["payload"], item["upstream_run_id"])
-            for item in self._rows(query)
-        ]
+        return [_firing(item) for item in self._rows(query)]
 
     def _ended(
         self, rows: Sequence[Row], policies: Mapping[str, RetryPolicy], task_rows: Mapping[str, Row]
@@ -318,6 +319,10 @@ class Reader:
 
 _OPEN = ("queued", "running")
 _WORDS_OF_END = ("success", "failed", "cancelled")
+
+
+def _firing(row: Mapping[str, Any]) -> Firing:
+    return Firing(row["id"], row["trigger_id"], row["at"], row["payload"], row["upstream_run_id"])
 
 
 def trigger_of(row: Mapping[str, Any]) -> Trigger:

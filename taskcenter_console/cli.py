@@ -32,12 +32,19 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Define": {
         "task": ("tasks:task", "Create, list, change, import and export tasks."),
         "composite": ("composites:composite", "List, check, plan, show and render composites."),
+        "trigger": ("triggers:trigger", "When tasks fire: add, change, pause and remove triggers."),
+        "calendar": ("scheduling:calendar", "Named calendars: days on which triggers may fire, or not."),
         "publish": ("upkeep:publish", "Make Prefect's deployments those of the saved tasks."),
     },
     "Run": {
         "plan": ("planning:plan", "Say what a run would do, step by step; nothing is executed."),
         "run": ("running:run", "Run a task and watch it."),
         "runs": ("runs:runs", "List runs, show one, read or follow its log."),
+    },
+    "Schedule": {
+        "scheduler": ("scheduling:scheduler", "The scheduler: its state, who leads, pause and resume it."),
+        "fire": ("triggers:fire", "Fire an ad_hoc trigger."),
+        "backfill": ("triggers:backfill", "Run slots of the past: first the dates, then the runs."),
     },
     "Look after": {
         "db": ("upkeep:db", "Look at Task Center's own database and bring it to this version."),

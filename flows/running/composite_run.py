@@ -21,6 +21,7 @@ from taskcenter.errors import Refused, TaskCenterError, ValidationFailed
 from taskcenter.redaction import redact, redact_text
 from taskcenter.status import RunStatus
 from taskcenter.task_types import registry
+from taskcenter_adapter.mapping import SKIPPED
 
 from .definitions import definition_of, known_to, overrides_of
 from .reporter import TaskRunReporter
@@ -47,7 +48,7 @@ async def run_composite(
                 session.finish(RunStatus.FAILED, message=error.message.splitlines()[0], error=error.message)
                 return Failed(message=redact_text(error.message))
     except NotNow as closed:
-        return Cancelled(message=f"not started: {closed}")
+        return Cancelled(name=SKIPPED, message=f"not started: {closed}")
     except TaskCenterError as error:  # no record can be kept: the state at least says why
         return Failed(message=redact_text(error.message))
 

@@ -14,6 +14,7 @@ from taskcenter.jsonable import to_jsonable
 from taskcenter.redaction import redact, redact_text
 from taskcenter.status import RunPhase, RunStatus
 from taskcenter.task_types import TaskType, registry
+from taskcenter_adapter.mapping import SKIPPED
 
 from .engine import run_task_in_flow
 from .reporter import TaskRunReporter
@@ -34,7 +35,7 @@ async def run_saved_task(
             except Exception as error:  # the type's code may raise anything; the run ends with its sentence
                 return _failed(session, error)
     except NotNow as closed:
-        return Cancelled(message=f"not started: {closed}")
+        return Cancelled(name=SKIPPED, message=f"not started: {closed}")
     except TaskCenterError as error:  # no record can be kept: the state at least says why
         return Failed(message=redact_text(error.message))
 

@@ -34,6 +34,7 @@ __all__ = [
     "read_object",
     "read_text",
     "refuse_remote",
+    "service_address",
     "settings",
     "short",
     "stdout_kept",
@@ -95,6 +96,14 @@ def _of_running(chosen: Settings) -> Settings:
 
     state = None if os.environ.get("TASKCENTER_PROJECT") else read_state(chosen.home)
     return dataclasses.replace(chosen, project=Path(state["project"])) if state and state.get("project") else chosen
+
+
+def service_address(center: Center) -> str:
+    """Where the service of this center answers, or would."""
+    from taskcenter_adapter.runtime import read_state
+
+    state = read_state(center.settings.home)
+    return str((state or {}).get("serviceUrl") or f"http://127.0.0.1:{center.settings.port}")
 
 
 def center_if_running() -> Center | None:

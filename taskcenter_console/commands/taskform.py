@@ -10,7 +10,7 @@ import click
 
 from .common import payload_of
 
-__all__ = ["fields", "given_fields"]
+__all__ = ["fields", "given_fields", "in_zone"]
 
 _OPTIONS = [
     click.option("--name", metavar="NAME", help="Its name; the slug is made from it."),
@@ -92,10 +92,10 @@ def _triggers(form: Mapping[str, Any]) -> list[dict[str, Any]]:
     zone = {"timezone": form["timezone"]} if form["timezone"] is not None else {}
     found: list[dict[str, Any]] = [{"type": "cron", "cronExpression": text, **zone} for text in form["cron"]]
     found += [{"type": "interval", "intervalSeconds": seconds} for seconds in form["every"]]
-    return found + [{"type": "one_shot", "runAt": _in_zone(text, form["timezone"]), **zone} for text in form["at"]]
+    return found + [{"type": "one_shot", "runAt": in_zone(text, form["timezone"]), **zone} for text in form["at"]]
 
 
-def _in_zone(text: str, zone: str | None) -> str:
+def in_zone(text: str, zone: str | None) -> str:
     """A time of a clock in ``zone``, when it names no offset itself. What is no time is left to the check."""
     from datetime import datetime
     from zoneinfo import ZoneInfo

@@ -199,13 +199,10 @@ def _say_task(data: dict[str, Any]) -> None:
 
 
 def _trigger(trigger: dict[str, Any]) -> str:
-    what = {
-        "cron": f"cron {trigger['cronExpression']}",
-        "interval": f"every {trigger['intervalSeconds'] or 0:g} s",
-        "one_shot": f"once at {moment(trigger['runAt'])}",
-    }[trigger["type"]]
-    zone = f" ({trigger['timezone']})" if trigger["type"] == "cron" else ""
-    return f"{what}{zone}{'' if trigger['enabled'] else ' (off)'}"
+    from .triggers import sentence
+
+    cron = f" · {trigger['cronExpression']}" if trigger["cronExpression"] else ""
+    return f"{trigger['id'][:8]}  {sentence(trigger)}{cron}"
 
 
 @task.command()

@@ -1,0 +1,420 @@
+"""The scheduler's memory, on every database: the lease, holds, requests for runs, the gate, ranges, calendars."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from taskcenter.errors import NotFound
+from taskcenter.models import Run, Task, Trigger
+from taskcenter.ports import Changes
+from taskcenter.scheduling.calendars import Calendar, Rule
+from taskcenter.scheduling.decide import decide
+from taskcenter.scheduling.ledger import Occurrence, Verdict
+from taskcenter.scheduling.state import Firing, Hold, Horizon, Mode
+from taskcenter.slot_reasons import SlotReason, SlotReasonCode
+from taskcenter.status import Priority, RunStatus, TaskStatus
+from taskcenter_adapter.schedule import LostLease, Schedule, Stale
+from taskcenter_adapter.store_sql import SqlStore
+from taskcenter_console.scheduler.tick import tick
+
+NOW = datetime(2026, 11, 20, 12, 0, 30, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+TTL = timedelta(seconds=8)
+HORIZON = Horizon(min_runs=3, min_time=timedelta(hours=1), max_runs=5)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    time = NOW
+
+    def now(self) -> datetime:
+        return self.time
+
+
+@pytest.fixture
+def schedule(sql_store: SqlStore) -> Schedule:
+    sql_store._clock = Clock()
+    return sql_store.schedule
+
+
+def a_trigger(**about: object) -> Trigger:
+    return Trigger.model_validate({"id": "r1", "type": "cron", "cron_expression": "* * * * *", **about})
+
+
+def save(store: SqlStore, *triggers: Trigger, **about: object) -> Task:
+    known = store.find_task("t1")
+    task = known or Task(id="t1", name="t1", task_type="shell")
+    return store.save_task(task.model_copy(update={"triggers": triggers, **about}))
+
+
+def verdicts(schedule: Schedule) -> dict[datetime, str]:
+    return {row.slot: row.verdict.value for row in schedule.ledger()}
+
+
+def make_all(schedule: Schedule, now: datetime) -> list[str]:
+    """Flow runs for all that is asked for; the ids say whose they are."""
+    pairs = [(item.request, f"flow {item.request.key}") for item in schedule.wanted(now, 1_000)]
+    schedule.made(pairs)
+    return [run_id for _, run_id in pairs]
+
+
+# the lease -----------------------------------------------------------------------------------------------
+
+
+def test_one_holder_at_a_time_and_the_next_when_it_is_silent(schedule: Schedule) -> None:
+    first = schedule.take_lease("a", NOW, TTL)
+    assert first is not None
+    assert schedule.take_lease("b", NOW + timedelta(seconds=7), TTL) is None
+    again = schedule.take_lease("a", NOW + timedelta(seconds=7), TTL)
+    assert again is not None
+    assert again.epoch == first.epoch
+    second = schedule.take_lease("b", NOW + timedelta(seconds=16), TTL)
+    assert second is not None
+    assert second.epoch == first.epoch + 1
+
+
+def test_a_lease_that_is_given_up_is_free_at_once(schedule: Schedule) -> None:
+    lease = schedule.take_lease("a", NOW, TTL)
+    assert lease is not None
+    schedule.give_up_lease(lease)
+    assert schedule.take_lease("b", NOW, TTL) is not None
+
+
+def test_a_clock_that_was_set_back_keeps_no_dead_holder_in_office(schedule: Schedule) -> None:
+    schedule.take_lease("a", NOW + timedelta(hours=3), TTL)
+    assert schedule.take_lease("b", NOW, TTL) is not None
+
+
+def test_a_former_leader_writes_nothing(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    old = schedule.take_lease("a", NOW, TTL)
+    schedule.take_lease("b", NOW + 2 * TTL, TTL)
+    with pytest.raises(LostLease):
+        tick(schedule, NOW + MINUTE, old)
+    with pytest.raises(LostLease):
+        schedule.refill(NOW, HORIZON, old)
+    assert schedule.ledger() == []
+
+
+# deciding ------------------------------------------------------------------------------------------------
+
+
+def test_a_slot_gets_its_verdict_its_run_and_its_row(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    slot = NOW + timedelta(seconds=30)
+    done = tick(schedule, slot)
+    assert (done.verdicts, done.runs) == (1, 1)
+    assert tick(schedule, slot).verdicts == 0
+    (run_id,) = make_all(schedule, slot)
+    run = sql_store.get_run(run_id)
+    assert (run.slot, run.status, run.trigger_id, run.task_id) == (slot, RunStatus.QUEUED, "r1", "t1")
+    (row,) = schedule.ledger()
+    assert (row.verdict, row.run_id) == (Verdict.FIRED, run_id)
+    task = sql_store.get_task("t1")
+    assert task.triggers[0].next_run_at == slot + MINUTE
+    assert task.triggers[0].last_run_at == slot
+
+
+def test_runs_are_made_ahead_and_become_ours_with_their_slot(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW)
+    assert schedule.refill(NOW, HORIZON) == 1
+    made = make_all(schedule, NOW)
+    assert len(made) == 5
+    assert sql_store.list_runs().items == ()
+    slot = NOW + timedelta(seconds=30)
+    tick(schedule, slot)
+    assert [run.id for run in sql_store.list_runs().items] == made[:1]
+    assert schedule.wanted(slot) == []
+
+
+def test_who_was_overtaken_decides_again(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    slot = NOW + timedelta(seconds=30)
+    part = schedule.due(slot)
+    decisions = decide(part.state, slot)
+    save(sql_store, a_trigger(cron_expression="*/5 * * * *"))
+    with pytest.raises(Stale):
+        schedule.commit(part, decisions, slot)
+    assert schedule.ledger() == []
+    assert schedule.wanted(slot) == []
+
+
+def test_the_same_decision_twice_is_refused(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    slot = NOW + timedelta(seconds=30)
+    part = schedule.due(slot)
+    decisions = decide(part.state, slot)
+    schedule.commit(part, decisions, slot)
+    with pytest.raises(Stale):
+        schedule.commit(part, decisions, slot)
+    assert len(schedule.ledger()) == 1
+
+
+def test_an_edit_takes_back_what_was_made_ahead(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    made = make_all(schedule, NOW)
+    save(sql_store, a_trigger(cron_expression="0 3 * * *"))
+    assert sorted(run_id or "" for _, run_id in schedule.withdrawn()) == sorted(made)
+    schedule.taken_back([key for key, _ in schedule.withdrawn()])
+    assert schedule.withdrawn() == []
+    assert set(verdicts(schedule).values()) == {"superseded"}
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    assert [item.request.slot.hour for item in schedule.wanted(NOW) if item.request.slot] == [3, 3, 3]
+
+
+def test_a_run_that_is_taken_back_and_wanted_again_is_the_same(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    made = make_all(schedule, NOW)
+    schedule.hold(Hold(Mode.PAUSED, NOW), NOW)
+    assert len(schedule.withdrawn()) == 5
+    schedule.hold(None, NOW)
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    assert schedule.withdrawn() == []
+    assert schedule.wanted(NOW) == []
+    assert {run.run_id for ts in schedule.load(NOW).triggers for run in ts.planned} == set(made)
+
+
+def test_runs_are_asked_for_by_time_then_priority(sql_store: SqlStore, schedule: Schedule) -> None:
+    for key, priority in (("t1", Priority.LOW), ("t2", Priority.HIGH), ("t3", Priority.NORMAL)):
+        trigger = a_trigger(id=f"r-{key}", priority=priority)
+        sql_store.save_task(Task(id=key, name=key, task_type="shell", triggers=(trigger,)))
+    tick(schedule, NOW + MINUTE)
+    assert [item.slug for item in schedule.wanted(NOW + MINUTE)] == ["t2", "t3", "t1"]
+
+
+def test_a_run_that_waits_for_its_turn_is_not_made(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(overlap="buffer_all"))
+    first = NOW + timedelta(seconds=30)
+    tick(schedule, first)
+    (run_id,) = make_all(schedule, first)
+    tick(schedule, first + MINUTE)
+    assert make_all(schedule, first + MINUTE) == []
+    assert len(schedule.load(first + MINUTE).runs) == 2
+    run = sql_store.get_run(run_id)
+    for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
+        run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
+        sql_store.record(Changes(runs=(run,)))
+    (second,) = make_all(schedule, first + MINUTE)
+    assert sql_store.get_run(second).slot == first + MINUTE
+
+
+def test_a_failed_run_is_followed_by_its_next_attempt_once(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(retry_policy={"max_attempts": 1, "backoff_ms": 30_000}, cron_expression="0 * * * *"))
+    slot = datetime(2026, 11, 20, 13, tzinfo=UTC)
+    tick(schedule, slot)
+    (run_id,) = make_all(schedule, slot)
+    run = sql_store.get_run(run_id)
+    ended = slot + timedelta(seconds=5)
+    for status in (RunStatus.RUNNING, RunStatus.FAILED):
+        run = run.model_copy(update={"status": status, "started_at": slot, "finished_at": ended})
+        sql_store.record(Changes(runs=(run,)))
+    tick(schedule, ended)
+    tick(schedule, ended)
+    (item,) = schedule.wanted(ended)
+    assert item.request.attempt == 2
+    assert item.request.ready_at == ended + timedelta(seconds=30)
+    (again,) = make_all(schedule, ended)
+    retried = sql_store.get_run(again)
+    assert (retried.attempt, retried.root_run_id, retried.origin.value) == (2, run_id, "scheduler_retry")
+    for status in (RunStatus.RUNNING, RunStatus.FAILED):
+        retried = retried.model_copy(update={"status": status, "started_at": ended, "finished_at": ended})
+        sql_store.record(Changes(runs=(retried,)))
+    tick(schedule, ended + MINUTE)
+    assert schedule.wanted(ended + MINUTE) == []
+
+
+def test_a_manual_run_and_a_preview_are_followed_by_nothing(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(id="after", type="after", cron_expression=None, task_ids=("t2",), condition="done"),
+         retry_policy={"max_attempts": 3})  # fmt: skip
+    sql_store.save_task(Task(id="t2", name="t2", task_type="shell"))
+    for run_id, task_id, dry in (("manual", "t1", False), ("dry", "t2", True)):
+        run = Run(id=run_id, task_id=task_id, task_slug=task_id, task_type="shell", created_at=NOW, dry_run=dry)
+        sql_store.record(Changes(runs=(run,)))
+        for status in (RunStatus.RUNNING, RunStatus.FAILED):
+            sql_store.record(Changes(runs=(run.model_copy(update={"status": status, "finished_at": NOW}),)))
+    tick(schedule, NOW)
+    assert schedule.wanted(NOW) == []
+
+
+def test_runs_of_other_tasks_fire_what_waits_for_them_once(sql_store: SqlStore, schedule: Schedule) -> None:
+    sql_store.save_task(Task(id="t2", name="t2", task_type="shell"))
+    save(sql_store, a_trigger(type="after", cron_expression=None, task_ids=("t2",)))
+    run = Run(id="up", task_id="t2", task_slug="t2", task_type="shell", created_at=NOW)
+    sql_store.record(Changes(runs=(run,)))
+    for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
+        sql_store.record(Changes(runs=(run.model_copy(update={"status": status, "finished_at": NOW}),)))
+    tick(schedule, NOW)
+    tick(schedule, NOW + MINUTE)
+    (item,) = schedule.wanted(NOW)
+    assert item.request.upstream_run_id == "up"
+    assert [row.verdict for row in schedule.ledger(task_id="t1")] == [Verdict.FIRED]
+
+
+# holds ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["scheduler", "task", "trigger"])
+def test_paused_slots_wait_and_are_owed_on_resume(sql_store: SqlStore, schedule: Schedule, scope: str) -> None:
+    clock = sql_store._clock
+    assert isinstance(clock, Clock)
+    save(sql_store, a_trigger(misfire_policy="skip"))
+
+    def switch(on: bool) -> None:
+        if scope == "scheduler":
+            schedule.hold(None if on else Hold(Mode.PAUSED, clock.time), clock.time, policy="fire_all" if on else None)
+            return
+        trigger = a_trigger(misfire_policy="skip", paused_reason=None if on or scope == "task" else "maintenance")
+        status = TaskStatus.PAUSED if scope == "task" and not on else TaskStatus.ACTIVE
+        task = sql_store.get_task("t1").model_copy(update={"triggers": (trigger,), "status": status})
+        sql_store.save_task(task, resume_policy="fire_all" if on else None)
+
+    switch(on=False)
+    clock.time = NOW + timedelta(minutes=10)
+    tick(schedule, clock.time)
+    assert schedule.ledger() == []
+    switch(on=True)
+    tick(schedule, clock.time)
+    assert list(verdicts(schedule).values()) == ["fired"] * 10  # as the person who resumed it chose
+    assert {row.reason.code.value for row in schedule.ledger()} == {f"{scope}_paused"}
+
+
+def test_a_disabled_scheduler_skips_slots_as_they_come(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    schedule.hold(Hold(Mode.DISABLED, NOW, by="me", note="audit"), NOW)
+    for minutes in (1, 2, 3):
+        tick(schedule, NOW + minutes * MINUTE)
+    assert list(verdicts(schedule).values()) == ["skipped"] * 3
+    assert schedule.standing().hold == Hold(Mode.DISABLED, NOW, by="me", note="audit")
+
+
+def test_a_pause_ends_by_itself(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    until = NOW + timedelta(minutes=5)
+    schedule.hold(Hold(Mode.PAUSED, NOW, until=until), NOW)
+    tick(schedule, NOW + 2 * MINUTE)
+    assert schedule.next_look() == until
+    tick(schedule, until)
+    assert list(verdicts(schedule).values()) == ["fired", *["coalesced"] * 4]
+
+
+# requests, the gate, ranges, calendars --------------------------------------------------------------------
+
+
+def test_a_request_is_taken_once(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(type="ad_hoc", cron_expression=None, token_hash="abc"))
+    for _ in range(2):
+        schedule.fire(Firing("f1", "r1", NOW, {"x": 1}), "t1")
+    tick(schedule, NOW)
+    schedule.fire(Firing("f1", "r1", NOW, {"x": 1}), "t1")
+    tick(schedule, NOW)
+    (item,) = schedule.wanted(NOW)
+    assert item.request.payload == {"x": 1}
+    found = schedule.find_token("abc")
+    assert found is not None
+    assert found.id == "r1"
+    assert schedule.find_token("abd") is None
+
+
+def test_the_gate(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    made = make_all(schedule, NOW)
+    slot = NOW + timedelta(seconds=30)
+    tick(schedule, slot)
+    assert schedule.gate(made[0], "r1", slot) is None
+    assert "taken back" in str(schedule.gate("x", "r1", slot + timedelta(seconds=1)))
+    schedule.hold(Hold(Mode.DISABLED, slot), slot)
+    tick(schedule, slot + MINUTE)
+    assert "the scheduler is disabled" in str(schedule.gate(made[1], "r1", slot + MINUTE))
+    assert "taken back" in str(schedule.gate(made[2], "r1", slot + 2 * MINUTE))
+
+
+def test_with_nobody_there_to_decide_a_run_starts(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    made = make_all(schedule, NOW)
+    slot = NOW + timedelta(seconds=30)
+    assert schedule.gate(made[0], "r1", slot, patience=0.05) is None
+    begun = Run(id=made[0], task_id="t1", task_slug="t1", task_type="shell", trigger_id="r1", slot=slot,
+                status=RunStatus.RUNNING, created_at=slot, started_at=slot)  # fmt: skip
+    sql_store.record(Changes(runs=(begun,)))
+    tick(schedule, slot + timedelta(minutes=10))
+    assert verdicts(schedule)[slot] == "fired"
+
+
+def test_a_range_is_opened_into_its_slots(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(misfire_policy="skip"))
+    tick(schedule, NOW + timedelta(minutes=10))
+    (row,) = schedule.ledger()
+    assert row.count == 10
+    schedule.open_range(row, [row.slot + n * MINUTE for n in range(10)])
+    assert [found.count for found in schedule.ledger()] == [1] * 10
+    schedule.open_range(row, [row.slot])  # it is no range any more
+    assert len(schedule.ledger()) == 10
+    assert schedule.verdict_counts(task_id="t1") == {"skipped": 10}
+
+
+def test_a_verdict_is_amended_only_from_what_stands_there(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(misfire_policy="skip"))
+    tick(schedule, NOW + timedelta(minutes=3))
+    row = schedule.ledger()[0]
+    reason = SlotReason(SlotReasonCode.BACKFILL, {"by": "me"})
+    again: Occurrence = replace(row, verdict=Verdict.BACKFILLED, reason=reason, amends=Verdict.EXPIRED)
+    part = schedule.due(NOW)
+    from taskcenter.scheduling.decisions import Decisions
+
+    with pytest.raises(Stale):
+        schedule.commit(part, Decisions(occurrences=(again,)), NOW)
+    schedule.commit(part, Decisions(occurrences=(replace(again, amends=Verdict.SKIPPED),)), NOW)
+    assert schedule.ledger()[0].verdict is Verdict.BACKFILLED
+
+
+def test_calendars_are_kept_and_a_change_is_looked_at(sql_store: SqlStore, schedule: Schedule) -> None:
+    schedule.put_calendar(Calendar(name="never", exclude=(Rule(weekdays=("fri",)),)), NOW)
+    save(sql_store, a_trigger(calendar="never"))
+    tick(schedule, NOW + MINUTE)
+    assert [row.reason.code for row in schedule.ledger()] == [SlotReasonCode.CALENDAR_EXCLUDED]
+    schedule.put_calendar(Calendar(name="never"), NOW + MINUTE)
+    tick(schedule, NOW + 2 * MINUTE)
+    assert schedule.ledger()[0].verdict is Verdict.FIRED
+    schedule.delete_calendar("never", NOW)
+    with pytest.raises(NotFound):
+        schedule.delete_calendar("never", NOW)
+    assert list(schedule.calendars()) == []
+
+
+def test_a_trigger_that_is_removed_leaves_its_ledger(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW + MINUTE)
+    save(sql_store)
+    tick(schedule, NOW + timedelta(hours=1))
+    assert [row.verdict for row in schedule.ledger()] == [Verdict.FIRED]
+    assert schedule.load(NOW).triggers == []
+    sql_store.delete_task("t1")
+    assert schedule.ledger() == []
+
+
+def test_triggers_from_before_the_scheduler_are_adopted(sql_store: SqlStore, schedule: Schedule) -> None:
+    import sqlalchemy as sa
+
+    save(sql_store, a_trigger())
+    with sql_store.engine.begin() as connection:
+        connection.execute(sa.text("DELETE FROM trigger_states"))
+    assert schedule.load(NOW).triggers == []
+    assert schedule.adopt(NOW) == 1
+    assert schedule.adopt(NOW) == 0
+    tick(schedule, NOW + MINUTE)
+    assert list(verdicts(schedule).values()) == ["fired"]
