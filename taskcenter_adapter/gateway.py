@@ -206,6 +206,15 @@ class Gateway:
             found.update({row["id"]: row for row in rows})
         return found
 
+    def runs_by_key(self, keys: Sequence[str]) -> dict[str, Json]:
+        """Id → run, of the runs with these idempotency keys."""
+        found: dict[str, Json] = {}
+        for at in range(0, len(keys), _PAGE):
+            which = {"flow_runs": {"idempotency_key": {"any_": list(keys[at : at + _PAGE])}}, "limit": _PAGE}
+            rows: list[Json] = self._call("POST", "/flow_runs/filter", which)
+            found.update({row["id"]: row for row in rows})
+        return found
+
     def runs_since(self, since: datetime, deployment_ids: Sequence[str]) -> Iterator[Json]:
         """Runs of these deployments that started, ended or should have started since then, in any state."""
         seen: set[str] = set()

@@ -99,8 +99,12 @@ class Schedule:
         *,
         name: str = SCHEDULER,
         facts: Mapping[str, Any] | None = None,
+        gone: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> Lease | None:
-        """The lease, when it is free, run out or the holder's own; None while somebody else has it."""
+        """The lease, when it is free, run out or the holder's own; None while somebody else has it.
+
+        ``gone`` may say of a holder's facts that it is known to be dead, before its lease has run out.
+        """
 
         def work(connection: Connection) -> Lease | None:
             row = (
@@ -113,6 +117,7 @@ class Schedule:
                 return Lease(name, holder, 1, until)
             # A clock that was set back must not keep a dead holder in office for long.
             held = row["until"] > now and row["until"] - now <= 4 * ttl
+            held = held and not (gone is not None and gone(row["facts"] or {}))
             if row["holder"] != holder and held:
                 return None
             epoch = row["epoch"] if row["holder"] == holder else row["epoch"] + 1
@@ -368,12 +373,20 @@ class Schedule:
         if pairs:
             self._store.transaction(work)
 
-    def withdrawn(self, limit: int = 200) -> list[tuple[str, str | None]]:
-        """Keys and flow runs that are to be taken back in Prefect."""
+    def withdrawn(self, limit: int = 200) -> list[tuple[Wanted, str | None]]:
+        """Requests that are to be taken back in Prefect, with their flow run when it is known."""
         row = run_requests.c
-        query = sa.select(row.key, row.run_id).where(row.status == "withdrawn").limit(limit)
+        query = (
+            sa.select(row.request, tasks.c.slug, row.run_id)
+            .join(tasks, tasks.c.id == row.task_id)
+            .where(row.status == "withdrawn")
+            .limit(limit)
+        )
         with self._store.reading() as connection:
-            return [(key, run_id) for key, run_id in connection.execute(query)]
+            return [
+                (Wanted(request_of(data), slug, bool(data.get("again"))), run_id)
+                for data, slug, run_id in connection.execute(query)
+            ]
 
     def taken_back(self, keys: Collection[str]) -> None:
         def work(connection: Connection) -> None:

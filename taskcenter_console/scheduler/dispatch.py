@@ -131,11 +131,16 @@ class Dispatcher:
         rows = self.schedule.withdrawn(_BATCH)
         if not rows:
             return 0
-        states = self.gateway.runs_by_id([run_id for _, run_id in rows if run_id])
+        if any(item.slug not in self._known for item, _ in rows):
+            self.look()
+        # One that was made and whose row was not written (something died in between) is found by its key.
+        lost = [(item, self._known[item.slug]) for item, run_id in rows if not run_id and item.slug in self._known]
+        found = self.gateway.runs_by_key([self._key(deployment, item) for item, deployment in lost])
+        states = self.gateway.runs_by_id([run_id for _, run_id in rows if run_id]) | found
         # One that a worker has taken asks the gate, and is told no.
-        there = [run_id for _, run_id in rows if run_id and states.get(run_id, {}).get("state_type") == "SCHEDULED"]
+        there = [run_id for run_id, run in states.items() if run.get("state_type") == "SCHEDULED"]
         list(self._pool.map(self.gateway.delete_run, there))
-        self.schedule.taken_back([key for key, _ in rows])
+        self.schedule.taken_back([item.request.key for item, _ in rows])
         return len(rows)
 
     def _cancel(self) -> int:

@@ -12,8 +12,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from taskcenter.clock import utc_now
@@ -32,7 +33,7 @@ __all__ = ["Scheduler"]
 
 _LOG = logging.getLogger("taskcenter.scheduler")
 LEASE = timedelta(seconds=8)
-_RENEW = 2.0
+"""A leader that is silent for so long is followed by a standby; renewed four times within it."""
 _LOOK = 0.25
 """Seconds between two looks for what nobody announced: requests, ended runs, edits."""
 _LATE_EVERY = 5.0
@@ -45,9 +46,17 @@ class Scheduler:
     """Both threads of one service. ``now`` is the clock of the slots."""
 
     def __init__(
-        self, settings: Settings, *, now: Callable[[], datetime] = utc_now, horizon: Horizon = DEFAULT_HORIZON
+        self,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime] = utc_now,
+        horizon: Horizon = DEFAULT_HORIZON,
+        lease: timedelta = LEASE,
+        open_center: Callable[[Settings], Center] = Center,
     ) -> None:
         self._settings = settings
+        self._lease = lease
+        self._open_center = open_center
         self._now = now
         self._horizon = horizon
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{new_id()[:8]}"
@@ -80,7 +89,7 @@ class Scheduler:
         said = ""
         while not self._stopping.is_set():
             try:
-                with Center(self._settings) as center:
+                with self._open_center(self._settings) as center:
                     body(center)
             except TaskCenterError as error:
                 text = error.message.splitlines()[0]
@@ -103,9 +112,9 @@ class Scheduler:
             while not self._stopping.is_set():
                 now, beat = self._now(), time.monotonic()
                 if lease is None or beat >= renew:
-                    lease, renew = self._take(schedule, lease, now), beat + _RENEW
+                    lease, renew = self._take(schedule, lease, now), beat + self._lease.total_seconds() / 4
                 if lease is None:
-                    self._stopping.wait(1.0)
+                    self._stopping.wait(self._lease.total_seconds() / 8)
                     seen = (self._now(), time.monotonic())
                     continue
                 jump = self._jumped(seen, now, beat)
@@ -131,8 +140,9 @@ class Scheduler:
                 schedule.give_up_lease(lease)
 
     def _take(self, schedule: Schedule, lease: Lease | None, now: datetime) -> Lease | None:
-        facts: dict[str, Any] = {"pid": os.getpid(), "host": socket.gethostname(), "tickedAt": now.isoformat()}
-        taken = schedule.take_lease(self.holder, now, LEASE, facts=facts)
+        facts: dict[str, Any] = {"pid": os.getpid(), "machine": _machine(), "tickedAt": now.isoformat()}
+        # The lease counts real time, whatever clock the slots have.
+        taken = schedule.take_lease(self.holder, utc_now(), self._lease, facts=facts, gone=_gone)
         if taken is None:
             self._leads.clear()
         elif lease is None:
@@ -185,3 +195,26 @@ class Scheduler:
                     self._work.wait(0.25)
         finally:
             dispatcher.close()
+
+
+def _machine() -> str:
+    """This boot of this machine and its process numbers: where one of them can be asked whether it lives."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _gone(facts: Mapping[str, Any]) -> bool:
+    """Whether the holder of a lease was a process of this machine that is not there any more."""
+    pid = facts.get("pid")
+    if not isinstance(pid, int) or not facts.get("machine") or facts["machine"] != _machine():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

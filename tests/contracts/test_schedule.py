@@ -162,7 +162,7 @@ def test_an_edit_takes_back_what_was_made_ahead(sql_store: SqlStore, schedule: S
     made = make_all(schedule, NOW)
     save(sql_store, a_trigger(cron_expression="0 3 * * *"))
     assert sorted(run_id or "" for _, run_id in schedule.withdrawn()) == sorted(made)
-    schedule.taken_back([key for key, _ in schedule.withdrawn()])
+    schedule.taken_back([item.request.key for item, _ in schedule.withdrawn()])
     assert schedule.withdrawn() == []
     assert set(verdicts(schedule).values()) == {"superseded"}
     tick(schedule, NOW)

@@ -157,7 +157,7 @@ class Life:
         gone = self.schedule.withdrawn()
         for _, run_id in gone:
             self.flow_runs.pop(run_id or "", None)
-        self.schedule.taken_back([key for key, _ in gone])
+        self.schedule.taken_back([item.request.key for item, _ in gone])
         self.schedule.cancelled([run_id for run_id, _ in self.schedule.cancels()])
 
     def work(self) -> None:
