@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from taskcenter.models import OutboxEvent, Run
 from taskcenter.scheduling.apply import move_trigger
-from taskcenter.scheduling.decisions import Decisions, RunRequest
+from taskcenter.scheduling.decisions import Decisions, RunRequest, run_key
 from taskcenter.scheduling.ledger import Occurrence, Verdict
 from taskcenter.scheduling.misfire import held_by, is_disabled
 from taskcenter.scheduling.state import Firing, Standing, State, TriggerState
@@ -165,20 +165,23 @@ class Writer:
 
     def take(self, decisions: Decisions) -> None:
         """Runs made ahead whose slot has fired: they are queued runs of ours from now on."""
-        fired = [(row.trigger_id, row.slot) for row in decisions.occurrences if row.verdict is Verdict.FIRED]
-        row = run_requests.c
-        mine: list[Row] = []
-        for some in chunks({trigger_id for trigger_id, _ in fired}):
-            slots = sorted({slot for trigger_id, slot in fired if trigger_id in set(some)})
-            query = sa.select(run_requests).where(
-                row.trigger_id.in_(some), row.slot.between(slots[0], slots[-1]), row.status != "withdrawn"
-            )
-            mine += [dict(found) for found in self._connection.execute(query).mappings()]
-        wanted = set(fired)
-        taken = [found for found in mine if (found["trigger_id"], found["slot"]) in wanted]
+        fired = [row for row in decisions.occurrences if row.verdict is Verdict.FIRED]
+        taken: list[Row] = []
+        for some in chunks(run_key(row.trigger_id, row.slot) for row in fired):
+            # Locked: whoever makes runs may write the flow run's id at this moment, before or after, never beside it.
+            query = sa.select(run_requests).where(run_requests.c.key.in_(some), run_requests.c.status != "withdrawn")
+            locked = self._connection.execute(query.order_by(run_requests.c.key).with_for_update())
+            taken += [dict(found) for found in locked.mappings()]
         self._not_ahead([found["key"] for found in taken if found["ahead"]])
-        self.add_runs((found["run_id"], request_of(found["request"])) for found in taken
-                      if found["run_id"] is not None)  # fmt: skip
+        made = {found["key"]: found for found in taken if found["run_id"] is not None}
+        self.add_runs((found["run_id"], request_of(found["request"])) for found in made.values())
+        # Decided while the run was only asked for, written when it is made.
+        keys = {row.run_id for row in decisions.occurrences if row.run_id is not None and row.run_id in made}
+        ledger = slot_ledger.c
+        self._many(
+            sa.update(slot_ledger).where(ledger.run_id == sa.bindparam("b_key")).values(run_id=sa.bindparam("b_run")),
+            [{"b_key": key, "b_run": made[key]["run_id"]} for key in sorted(keys)],
+        )
 
     def _not_ahead(self, keys: Collection[str]) -> None:
         for some in chunks(keys):
@@ -215,18 +218,21 @@ class Writer:
             self._connection.execute(base.where(row.task_id.in_(some)))
 
     def cancel(self, decisions: Decisions, now: datetime) -> None:
+        row = run_requests.c
         for cancel in decisions.cancel:
             text = str(cancel.reason)
-            # Asked for and not made: it never will be.
-            self._connection.execute(
-                sa.delete(run_requests).where(run_requests.c.key == cancel.run_id, run_requests.c.status == "wanted")
-            )
-            self._note_cancel(cancel.run_id, text, now)
+            # Decided while the run was only asked for: it never will be made, or it has just been.
+            query = sa.select(row.run_id).where(row.key == cancel.run_id).with_for_update()
+            run_id = self._connection.execute(query).scalar() or cancel.run_id
+            if run_id == cancel.run_id:
+                gone = (row.key == cancel.run_id) & (row.status == "wanted")
+                self._connection.execute(sa.delete(run_requests).where(gone))
+            self._note_cancel(run_id, text, now)
             # A queued run is out of the way at once; the flow run follows.
             run = task_runs.c
             self._connection.execute(
                 sa.update(task_runs)
-                .where(run.id == cancel.run_id, run.status == RunStatus.QUEUED.value)
+                .where(run.id == run_id, run.status == RunStatus.QUEUED.value)
                 .values(status=RunStatus.CANCELLED.value, phase=None, message=text, finished_at=now)
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -9,6 +10,8 @@ from taskcenter.scheduling.decide import decide
 from taskcenter_adapter.schedule import Lease, Schedule, Stale
 
 __all__ = ["Ticked", "tick"]
+
+_LOG = logging.getLogger("taskcenter.scheduler")
 
 BATCH = 2_000
 _TRIES = 5
@@ -43,7 +46,8 @@ def tick(
     done = Ticked()
     for _ in range(_MOST_ROUNDS):
         for attempt in range(_TRIES):
-            part = schedule.due(now, BATCH, late=late and done.rounds == 0)
+            # A queued run that begins just now makes giving it up stale: what is due must not wait for that.
+            part = schedule.due(now, BATCH, late=late and done.rounds == 0 and attempt < 2)
             if part.empty:
                 return done
             state = replace(part.state, scheduler_id=scheduler_id, clock_jump=clock_jump, worker_seen=worker_seen)
@@ -52,7 +56,9 @@ def tick(
                 schedule.commit(part, decisions, now, lease)
             except Stale:
                 if attempt == _TRIES - 1:
-                    return done  # somebody edits without pause: the next tick comes soon
+                    _LOG.warning("%d triggers were changed while they were decided; the next tick comes soon",
+                                 len(part.versions))  # fmt: skip
+                    return done
                 continue
             break
         done.rounds += 1

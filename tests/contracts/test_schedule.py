@@ -418,3 +418,36 @@ def test_triggers_from_before_the_scheduler_are_adopted(sql_store: SqlStore, sch
     assert schedule.adopt(NOW) == 0
     tick(schedule, NOW + MINUTE)
     assert list(verdicts(schedule).values()) == ["fired"]
+
+
+def test_a_run_that_is_made_while_its_slot_is_decided_stands_in_the_ledger(
+    sql_store: SqlStore, schedule: Schedule
+) -> None:
+    save(sql_store, a_trigger())
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    slot = NOW + timedelta(minutes=3)
+    part = schedule.due(slot)  # read while its run is only asked for
+    decisions = decide(part.state, slot)
+    made = make_all(schedule, NOW)
+    schedule.commit(part, decisions, slot)
+    rows = schedule.ledger()
+    assert [row.verdict.value for row in rows] == ["fired", "coalesced", "coalesced"]
+    assert {row.run_id for row in rows} == {made[2]}
+    assert sql_store.get_run(made[2]).slot == rows[0].slot
+
+
+def test_a_run_that_is_made_while_it_is_given_up_is_cancelled(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(misfire_policy="skip", cron_expression="0 13 * * *"))
+    slot = datetime(2026, 11, 20, 13, tzinfo=UTC)
+    tick(schedule, slot)
+    late = slot + timedelta(minutes=2)
+    part = schedule.due(late, late=True)  # read while its run is only asked for
+    decisions = decide(part.state, late)
+    (run_id,) = make_all(schedule, slot)
+    schedule.commit(part, decisions, late)
+    assert sql_store.get_run(run_id).status is RunStatus.CANCELLED
+    assert schedule.ledger()[0].verdict is Verdict.SKIPPED
+    assert [found for found, _ in schedule.cancels()] == [run_id]
+    assert tick(schedule, late + MINUTE, late=True).verdicts == 0
+    assert schedule.load(late).runs == ()
