@@ -163,6 +163,8 @@ class _Fleet:
         return self._result()
 
     def _standing(self, now: datetime) -> Standing:
+        if not self.pauses:
+            return self.state.standing
         holds = [Hold(Mode.PAUSED, since, until, by="simulation") for since, until in self.pauses if since <= now]
         own = self.state.standing
         if not holds:
@@ -178,32 +180,33 @@ class _Fleet:
             ids.update(self.after.get(run.task_id, ()))
         parts = [self.triggers[trigger_id] for trigger_id in sorted(ids) if trigger_id in self.triggers]
         tasks = {ts.task_id for ts in parts}
-        part = replace(
-            self.state,
-            triggers=parts,
-            standing=standing,
-            runs=[run for task_id in sorted(tasks) for run in self.open[task_id].values()],
-            firings=[self.firings[firing_id] for firing_id in sorted(asked) if firing_id in self.firings],
-            ended=ended,
-        )
+        part = self._part(parts, standing, tasks, ended)
+        if asked:
+            known = [self.firings[firing_id] for firing_id in sorted(asked) if firing_id in self.firings]
+            part = replace(part, firings=known)
         while True:
             decisions = decide(part, now)
             self._apply(decisions, now)
             if not decisions.unfinished:
                 break
-            part = replace(
-                part,
-                triggers=[self.triggers[ts.id] for ts in parts],
-                runs=[run for task_id in sorted(tasks) for run in self.open[task_id].values()],
-                firings=[],
-                ended=(),
-            )
+            part = self._part([self.triggers[ts.id] for ts in parts], standing, tasks)
         for firing in decisions.firings:
             self.ask(firing)
         for ts in parts:
             if ts.trigger.counts_from == "completion":
                 self._look_ahead(self.triggers[ts.id], now)
         return self._held(parts, standing, waiting, now)
+
+    def _part(
+        self, triggers: Sequence[TriggerState], standing: Standing, tasks: set[str], ended: Sequence[EndedRun] = ()
+    ) -> State:
+        """The state of these triggers, with what is open of their tasks."""
+        state = self.state
+        runs = [run for task_id in sorted(tasks) for run in self.open[task_id].values()]
+        return State(
+            triggers, state.tasks, state.scheduler_id, standing, runs, (), ended, state.calendars, state.limits,
+            clock_jump=state.clock_jump,
+        )  # fmt: skip
 
     def _look_ahead(self, ts: TriggerState, now: datetime) -> None:
         """The next slot of an interval that counts from the end of its run: known only while none is open."""
@@ -270,7 +273,7 @@ class _Fleet:
         return None if known is None else self.open[known.run.task_id].get(run_id)
 
     def _start(self, run: OpenRun, at: datetime) -> None:
-        running = replace(run, status=RunStatus.RUNNING, started_at=at)
+        running = run.running(at)
         self.open[run.task_id][run.id] = running
         self.queue.start(running)
         self.runs[run.id].started = at

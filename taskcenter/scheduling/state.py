@@ -172,6 +172,13 @@ class OpenRun:
         due = self.created_at if self.slot is None or self.slot < self.created_at else self.slot
         return due if self.ready_at is None or self.ready_at < due else self.ready_at
 
+    def running(self, at: datetime) -> OpenRun:
+        """The same run, started at ``at``."""
+        return OpenRun(
+            self.id, self.task_id, self.created_at, self.trigger_id, self.slot, RunStatus.RUNNING, self.origin,
+            self.priority, self.ready_at, self.serial, self.caught_up, at, self.attempt, self.root_run_id,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Firing:
