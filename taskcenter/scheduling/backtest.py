@@ -18,7 +18,7 @@ from .ledger import Occurrence, Verdict
 from .simulate import Interval, simulate
 from .simulation import Durations
 from .state import Firing, State
-from .timetable import BY_EVENT, due_slots
+from .timetable import BY_EVENT, FINITE, due_slots
 
 __all__ = ["Backtest", "Difference", "DurationError", "Facts", "backtest"]
 
@@ -34,6 +34,8 @@ class Facts:
     recorded: Sequence[Occurrence]
     durations: Mapping[tuple[str, datetime], float] = field(default_factory=dict)
     """Seconds that the run of (trigger, slot) took."""
+    took: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the runs took that were open when the period began, by id."""
     history: Durations = field(default_factory=Durations)
     """What was known of durations before the period."""
     firings: Sequence[Firing] = ()
@@ -88,7 +90,7 @@ def backtest(facts: Facts, start: datetime, end: datetime) -> Backtest:
         facts.state,
         start,
         end,
-        replace(facts.history, exact=exact),
+        replace(facts.history, exact={**facts.took, **exact}),
         outages=facts.outages,
         pauses=facts.pauses,
         firings=[firing for firing in facts.firings if start <= firing.at <= end],
@@ -111,6 +113,10 @@ def _verdicts(
     for row in sorted(rows, key=lambda row: row.decided_at):
         slots = [row.slot]
         ts = triggers.get(row.trigger_id)
+        if row.count > 1 and ts is not None and ts.trigger.type in BY_EVENT:
+            continue  # when those requests came is not kept
+        if ts is not None and ts.trigger.type not in BY_EVENT | FINITE and row.last <= ts.since:
+            continue  # from before this definition
         if row.count > 1 and ts is not None and ts.trigger.type not in BY_EVENT:
             from_there = replace(ts, cursor=row.slot - timedelta(microseconds=1), next_known=False, verdicts={})
             slots = due_slots(from_there, row.last, state.calendars, row.count)[0]

@@ -76,6 +76,11 @@ class Standing:
         hold = self.hold
         return None if hold is None or (hold.until is not None and hold.until <= now) else hold
 
+    def then(self, at: datetime) -> Standing:
+        """The standing as it was at ``at``: a hold that was in force then, and those that had ended."""
+        held = next((hold for hold in self.all() if hold.covers(at)), None)
+        return Standing(held, tuple(hold for hold in self.all() if hold.until is not None and hold.until <= at))
+
     def all(self) -> Iterator[Hold]:
         yield from self.past
         if self.hold is not None:
