@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from statistics import fmean, median
 
+from ..slot_reasons import SlotReasonCode
 from .decisions import run_key
 from .ledger import Occurrence, Verdict
 from .simulate import Interval, simulate
@@ -24,6 +25,8 @@ __all__ = ["Backtest", "Difference", "DurationError", "Facts", "backtest"]
 
 _BY_PEOPLE = frozenset({Verdict.SUPERSEDED, Verdict.CANCELLED, Verdict.BACKFILLED})
 """Verdicts that a person's deed made: they are not compared."""
+_GIVEN = frozenset({SlotReasonCode.CAPACITY})
+"""Reasons that hang on how many places there were, which is not recorded: not compared either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,13 @@ class Facts:
     recorded: Sequence[Occurrence]
     durations: Mapping[tuple[str, datetime], float] = field(default_factory=dict)
     """Seconds that the run of (trigger, slot) took."""
-    took: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that the runs took that were open when the period began, by id."""
     history: Durations = field(default_factory=Durations)
     """What was known of durations before the period."""
     firings: Sequence[Firing] = ()
     outages: Sequence[Interval] = ()
     pauses: Sequence[Interval] = ()
+    took: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the runs took that were open when the period began, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,8 @@ def backtest(facts: Facts, start: datetime, end: datetime) -> Backtest:
     )
     before = _verdicts(facts.recorded, facts.state, start, end)
     after = _verdicts(replayed.rows, facts.state, start, end)
-    keys = sorted(key for key in {*before, *after} if before.get(key) not in _BY_PEOPLE)
+    given = {row.key for row in facts.recorded if row.verdict in _BY_PEOPLE or row.reason.code in _GIVEN}
+    keys = sorted(key for key in {*before, *after} if before.get(key) not in _BY_PEOPLE and key not in given)
     wrong = tuple(
         Difference(*key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
     )
@@ -115,7 +119,7 @@ def _verdicts(
         ts = triggers.get(row.trigger_id)
         if row.count > 1 and ts is not None and ts.trigger.type in BY_EVENT:
             continue  # when those requests came is not kept
-        if ts is not None and ts.trigger.type not in BY_EVENT | FINITE and row.last <= ts.since:
+        if ts is not None and ts.trigger.type not in BY_EVENT | FINITE and row.last < ts.since:
             continue  # from before this definition
         if row.count > 1 and ts is not None and ts.trigger.type not in BY_EVENT:
             from_there = replace(ts, cursor=row.slot - timedelta(microseconds=1), next_known=False, verdicts={})

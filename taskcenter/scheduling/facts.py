@@ -9,8 +9,9 @@ edit are left out.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -22,13 +23,13 @@ from .decisions import run_key
 from .ledger import Occurrence
 from .simulate import Interval
 from .simulation import Durations
-from .state import Firing, OpenRun, Standing, State, TriggerState
+from .state import Firing, Limits, OpenRun, Standing, State, TriggerState
 from .timetable import BY_EVENT
 
 __all__ = ["facts_of", "history_of", "outages_of"]
 
 _SOON = timedelta(seconds=10)
-"""A run that starts within it started at once: the time until then is part of how long it took."""
+"""A slot that was decided within it was decided at once."""
 _OWN = frozenset({Origin.SCHEDULER, Origin.SCHEDULER_RETRY, Origin.AD_HOC, Origin.AFTER, Origin.STARTUP})
 
 
@@ -55,13 +56,15 @@ def facts_of(state: State, rows: Sequence[Occurrence], runs: Sequence[Run], star
         for row in rows
         if row.trigger_id in by_event and row.count == 1 and row.slot >= start
     ]
-    durations = _durations(runs)
+    durations = _durations(runs, {row.key: row for row in rows}, replace(state, triggers=triggers))
     going = [
         run for run in runs
         if run.started_at and run.finished_at and run.task_id and run.started_at < start < run.finished_at
     ]  # fmt: skip
     return Facts(
-        state=replace(state, triggers=triggers, runs=[_open(run) for run in going], firings=(), ended=()),
+        state=replace(
+            state, triggers=triggers, runs=[_open(run) for run in going], firings=(), ended=(), limits=Limits(pool=0)
+        ),
         recorded=rows,
         durations=durations,
         took={_name(run): _seconds(run.started_at, run.finished_at) for run in going},
@@ -100,18 +103,54 @@ def _as_it_was(ts: TriggerState, rows: Sequence[Occurrence]) -> TriggerState:
     return ts
 
 
-def _durations(runs: Iterable[Run]) -> dict[tuple[str, datetime], float]:
-    """From the first attempt's start (or its slot, when it started at once) to the end of the last."""
+def _durations(
+    runs: Iterable[Run], rows: Mapping[tuple[str, datetime], Occurrence], state: State
+) -> dict[tuple[str, datetime], float]:
+    """Seconds from when its turn came to the end of the last attempt: so long it was active, waiting for a place too.
+
+    Its turn came with its slot, with the look that found it late, with the end of the run before it in its scope, or
+    with the end of a pause.
+    """
+    triggers = {ts.id: ts for ts in state.triggers}
     attempts: dict[tuple[str, datetime], list[Run]] = defaultdict(list)
+    ends: dict[str, list[datetime]] = defaultdict(list)
     for run in runs:
         if run.trigger_id and run.slot and run.started_at and run.finished_at and run.origin in _OWN:
             attempts[run.trigger_id, run.slot].append(run)
+    ended = {key: max(run.finished_at for run in own if run.finished_at) for key, own in attempts.items()}
+    for (trigger_id, _), end in ended.items():
+        for scope in _scopes(triggers.get(trigger_id)):
+            ends[scope].append(end)
+    for own in ends.values():
+        own.sort()
     found: dict[tuple[str, datetime], float] = {}
-    for (trigger_id, slot), own in attempts.items():
-        began = min(run.started_at for run in own if run.started_at)
-        ended = max(run.finished_at for run in own if run.finished_at)
-        found[trigger_id, slot] = _seconds(slot if timedelta(0) <= began - slot <= _SOON else began, ended)
+    for (trigger_id, slot), tries in attempts.items():
+        row, ts = rows.get((trigger_id, slot)), triggers.get(trigger_id)
+        late = row is not None and row.decided_at - slot > _SOON
+        due = row.decided_at if row is not None and late else slot
+        began = max(due, min(run.started_at for run in tries if run.started_at))
+        before = ends[_scopes(ts)[-1 if ts is not None and ts.trigger.overlap_scope == "task" else 0]] if ts else []
+        index = bisect_right(before, began) - 1
+        turn = _resumed(state, ts, max(due, before[index]) if index >= 0 else due, began)
+        found[trigger_id, slot] = _seconds(turn, ended[trigger_id, slot])
+    for key, row in rows.items():
+        if row.reason.code is SlotReasonCode.CAPACITY:  # it waited, and was dropped
+            found[key] = _seconds(row.slot, row.decided_at)
     return found
+
+
+def _resumed(state: State, ts: TriggerState | None, turn: datetime, began: datetime) -> datetime:
+    """``turn``, or the end of the pause of the scheduler or the task that it met."""
+    task = state.tasks.get(ts.task_id) if ts is not None else None
+    holds = [*state.standing.all(), *(task.standing.all() if task is not None else ())]
+    for hold in sorted(holds, key=lambda hold: hold.since):
+        if hold.until is not None and hold.covers(turn) and hold.until <= began:
+            turn = hold.until
+    return turn
+
+
+def _scopes(ts: TriggerState | None) -> tuple[str, ...]:
+    return () if ts is None else (f"trigger {ts.id}", f"task {ts.task_id}")
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from taskcenter.errors import Problem
+from taskcenter.models import Trigger
 from taskcenter_console.terminal import emit, moment, note, say, table
 
 from . import common
@@ -28,7 +29,9 @@ def ask(name: str | None, data: dict[str, Any], count: int) -> Previewed:
         given: Any = data
         if name is not None:
             saved = triggers.find(center, name)[1]
-            given = {**saved.model_dump(mode="python"), **data} if data else saved
+            names = {field.alias or key: key for key, field in Trigger.model_fields.items()}
+            own = {names.get(key, key): value for key, value in data.items()}
+            given = {**saved.model_dump(mode="python"), **own} if data else saved
         others = [trigger for task in tasks.all_tasks(center) for trigger in task.triggers]
         calendars = center.schedule.calendars() if center.schedule is not None else None
         return service.preview(given, others, count=count, calendars=calendars)

@@ -372,11 +372,11 @@ def backtest(center: Center, days: float = 30) -> Tested:
         raise ValidationFailed("the backtest", [Problem("days", "days", "must be more than 0 and at most 366")])
     start = now - timedelta(days=days)
     rows = memory.ledger(since=start, until=now, limit=MOST_ROWS)
-    if rows:  # from the first slot on that is recorded; the youngest may still wait for its look
-        first, last = min(row.slot for row in rows), max(row.last for row in rows)
-        start, end = max(start, first), min(now, last)
-    else:
-        end = now
+    if not rows:
+        return Tested(Backtest(0, 0, (), None), start, now, {})
+    # From the first slot on that is recorded, to the last: the youngest may still wait for their look.
+    start = max(start, min(row.slot for row in rows))
+    end = min(now, max(row.last for row in rows))
     state = memory.load(now)
     known = _runs(center, since=start - timedelta(days=max(1.0, days)))
     facts = facts_of(state, rows, known, start)
