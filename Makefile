@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.composite
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.slots
+	$(BIN)/python -m benchmarks.scheduling
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

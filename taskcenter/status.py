@@ -92,8 +92,10 @@ class Priority(StrEnum):
     @property
     def rank(self) -> int:
         """0 goes first."""
-        return ("high", "normal", "low").index(self.value)
+        return _RANKS[self]
 
+
+_RANKS = {priority: rank for rank, priority in enumerate(Priority)}
 
 _SENTENCES: dict[StrEnum, str] = {
     TaskStatus.ACTIVE: "Its triggers fire.",

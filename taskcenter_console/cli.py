@@ -43,6 +43,10 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Schedule": {
         "scheduler": ("scheduling:scheduler", "The scheduler: its state, who leads, pause and resume it."),
+        "why": ("lookahead:why", "Say why a task runs or does not: every gate, and which one holds."),
+        "ledger": ("lookahead:ledger", "What became of every slot of a task."),
+        "simulate": ("lookahead:simulate", "The whole fleet on a virtual clock, with an outage or other limits."),
+        "backtest": ("lookahead:backtest", "Replay the past and say how well it is told."),
         "fire": ("triggers:fire", "Fire an ad_hoc trigger."),
         "backfill": ("triggers:backfill", "Run slots of the past: first the dates, then the runs."),
     },

@@ -27,6 +27,7 @@ __all__ = ["BY_PERSON", "Admission", "Wait", "WaitCode", "admit", "effective_ran
 
 BY_PERSON: Final = frozenset({Origin.MANUAL, Origin.MANUAL_RETRY, Origin.RESUME, Origin.BACKFILL, Origin.PREFECT})
 """Origins that a hold of the scheduler or the task does not keep back: a person may run a task in any status."""
+_NO_TIME = timedelta(0)
 OLDEST: Final = -1
 """The rank of runs that waited so long that only the order of waiting counts."""
 
@@ -81,9 +82,10 @@ class Admission:
 
 def effective_rank(run: OpenRun, now: datetime, limits: Limits) -> int:
     """0 is high, 2 low, lifted by waiting; ``OLDEST`` goes first."""
-    waited = max(timedelta(0), now - run.due_at)
-    steps = int(waited.total_seconds() // limits.ageing_seconds) if limits.ageing_seconds > 0 else 0
-    return max(OLDEST, run.priority.rank - steps)
+    waited = now - run.due_at
+    if limits.ageing_seconds <= 0 or waited <= _NO_TIME:
+        return run.priority.rank
+    return max(OLDEST, run.priority.rank - int(waited.total_seconds() // limits.ageing_seconds))
 
 
 def _order(run: OpenRun, now: datetime, limits: Limits) -> tuple[int, datetime, datetime, str]:

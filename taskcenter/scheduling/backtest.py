@@ -13,17 +13,20 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from statistics import fmean, median
 
+from ..slot_reasons import SlotReasonCode
 from .decisions import run_key
 from .ledger import Occurrence, Verdict
 from .simulate import Interval, simulate
 from .simulation import Durations
 from .state import Firing, State
-from .timetable import BY_EVENT, due_slots
+from .timetable import BY_EVENT, FINITE, due_slots
 
 __all__ = ["Backtest", "Difference", "DurationError", "Facts", "backtest"]
 
 _BY_PEOPLE = frozenset({Verdict.SUPERSEDED, Verdict.CANCELLED, Verdict.BACKFILLED})
 """Verdicts that a person's deed made: they are not compared."""
+_GIVEN = frozenset({SlotReasonCode.CAPACITY})
+"""Reasons that hang on how many places there were, which is not recorded: not compared either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Facts:
     firings: Sequence[Firing] = ()
     outages: Sequence[Interval] = ()
     pauses: Sequence[Interval] = ()
+    took: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the runs took that were open when the period began, by id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +93,15 @@ def backtest(facts: Facts, start: datetime, end: datetime) -> Backtest:
         facts.state,
         start,
         end,
-        replace(facts.history, exact=exact),
+        replace(facts.history, exact={**facts.took, **exact}),
         outages=facts.outages,
         pauses=facts.pauses,
         firings=[firing for firing in facts.firings if start <= firing.at <= end],
     )
     before = _verdicts(facts.recorded, facts.state, start, end)
     after = _verdicts(replayed.rows, facts.state, start, end)
-    keys = sorted(key for key in {*before, *after} if before.get(key) not in _BY_PEOPLE)
+    given = {row.key for row in facts.recorded if row.verdict in _BY_PEOPLE or row.reason.code in _GIVEN}
+    keys = sorted(key for key in {*before, *after} if before.get(key) not in _BY_PEOPLE and key not in given)
     wrong = tuple(
         Difference(*key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)
     )
@@ -111,6 +117,10 @@ def _verdicts(
     for row in sorted(rows, key=lambda row: row.decided_at):
         slots = [row.slot]
         ts = triggers.get(row.trigger_id)
+        if row.count > 1 and ts is not None and ts.trigger.type in BY_EVENT:
+            continue  # when those requests came is not kept
+        if ts is not None and ts.trigger.type not in BY_EVENT | FINITE and row.last < ts.since:
+            continue  # from before this definition
         if row.count > 1 and ts is not None and ts.trigger.type not in BY_EVENT:
             from_there = replace(ts, cursor=row.slot - timedelta(microseconds=1), next_known=False, verdicts={})
             slots = due_slots(from_there, row.last, state.calendars, row.count)[0]

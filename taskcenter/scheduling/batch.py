@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from ..models import MisfirePolicy
 from ..slot_reasons import ON_TIME, SlotReason, SlotReasonCode, iso
@@ -39,10 +39,12 @@ from .timetable import (
     moved_to,
     next_run,
     outside,
+    start_of,
 )
 
-__all__ = ["Batch", "Look"]
+__all__ = ["AHEAD_PER_LOOK", "Batch", "Look"]
 
+AHEAD_PER_LOOK: Final = 10_000
 _INSTANT = timedelta(microseconds=1)
 _ORIGINS = {"ad_hoc": Origin.AD_HOC, "after": Origin.AFTER, "startup": Origin.STARTUP}
 
@@ -62,6 +64,19 @@ class Look:
         self.withdraw: list[str] = []
         self.moves: list[TriggerMove] = []
         self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.ahead = 0
+        self.unfinished = False
+
+    def make_ahead(self, ts: TriggerState, upcoming: datetime | None) -> None:
+        """Make the runs ahead that are missing; those of later triggers wait for the next look when they are many."""
+        if self.state.horizon is None:
+            return
+        if self.ahead >= AHEAD_PER_LOOK:
+            self.unfinished = True
+            return
+        made = plan_ahead(self.state, ts, upcoming, self.now)
+        self.ahead += len(made)
+        self.runs += made
 
     def take_back(self, ts: TriggerState, keep: frozenset[str] = frozenset()) -> None:
         """Withdraw the runs made ahead that no worker has taken."""
@@ -80,7 +95,7 @@ class Batch:
         self.task = task
         self.payloads = payloads
         self.standings = (self.state.standing, task.standing, ts.standing)
-        self.planned = {run.slot: run for run in ts.planned}
+        self.planned = {run.slot: run for run in ts.planned if run.slot <= look.now}
         self.rows: dict[datetime, Occurrence] = {}
         self.used: set[str] = set()
         self.next = Next.GOES_ON
@@ -300,7 +315,7 @@ class Batch:
             verdicts = {**ts.verdicts, **{slot: row.verdict for slot, row in self.rows.items()}}
             moved = trigger.model_copy(update=changes)
             after = replace(ts, trigger=moved, cursor=cursor, next_known=False, verdicts=verdicts)
-            upcoming = advance(after, cursor, look.state.calendars, self.fired) if moved.enabled else None
+            upcoming = advance(after, start_of(after), look.state.calendars, self.fired) if moved.enabled else None
         else:
             after = ts
         shown = upcoming
@@ -316,7 +331,4 @@ class Batch:
             look.take_back(ts, keep=frozenset(self.used))
         else:
             look.withdraw += past
-            if look.state.horizon is not None:
-                left = tuple(run for run in ts.planned if run.slot > cursor)
-                ahead = replace(after, planned=left, cursor=cursor)
-                look.runs += plan_ahead(look.state, ahead, upcoming, self.now)
+            look.make_ahead(ts, upcoming)

@@ -8,7 +8,8 @@ The same look also decides what follows runs that ended (another attempt, trigge
 runs whose policy says that they are too late, and makes runs ahead when the state has a horizon.
 
 Bounds. One trigger works off at most ``SLOTS_PER_TRIGGER`` slots in one look, and all of them about
-``SLOTS_PER_TICK``; ``unfinished`` says that more is due. Of a trigger that owes more than the first bound (a clock
+``SLOTS_PER_TICK``, and about ``AHEAD_PER_LOOK`` runs are made ahead, the soonest triggers first; ``unfinished`` says
+that more is due. Of a trigger that owes more than the first bound (a clock
 far ahead, years of outage) the oldest are expired, whatever its policy: nobody makes up for them.
 """
 
@@ -20,7 +21,6 @@ from datetime import datetime
 from typing import Final
 
 from ..slot_reasons import iso
-from .ahead import plan_ahead
 from .batch import Batch, Look
 from .decisions import Decisions, TriggerMove
 from .followups import drop_late, follow_up
@@ -51,7 +51,6 @@ class _Decider(Look):
         self.claimed = 0
         self.lag = 0
         self.worked = 0
-        self.unfinished = False
 
     def decide(self) -> Decisions:
         followed = follow_up(self.state, self.now)
@@ -121,7 +120,7 @@ class _Decider(Look):
         if ts.next_known and ts.trigger.counts_from == "schedule":
             if ts.next_slot is not None and ts.next_slot <= self.now:
                 return ts.next_slot
-            return self.now if self.state.horizon is not None else None
+            return ts.next_slot or self.now if self.state.horizon is not None else None
         return ts.cursor or ts.since
 
     def _decide_trigger(self, ts: TriggerState) -> None:
@@ -160,9 +159,8 @@ class _Decider(Look):
     def _nothing_due(self, ts: TriggerState, upcoming: datetime | None, held: Cause | None) -> None:
         if held is not None:
             self.take_back(ts)
-        elif self.state.horizon is not None:
-            ahead = plan_ahead(self.state, ts, upcoming, self.now)
-            self.runs += ahead
+        else:
+            self.make_ahead(ts, upcoming)
         if not ts.next_known and ts.trigger.counts_from != "completion" and ts.trigger.type not in BY_EVENT:
             shown = next_run(ts, ts.cursor or ts.since, self.state.calendars) if ts.trigger.calendar else upcoming
             self.moves.append(TriggerMove(ts.id, ts.cursor, ts.cursor, upcoming, shown))

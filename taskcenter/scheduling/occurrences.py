@@ -150,6 +150,8 @@ def next_slot(trigger: Trigger, after: datetime) -> datetime | None:
 
 def slots(trigger: Trigger, start: datetime, end: datetime, limit: int) -> list[datetime]:
     """The slots with ``start < slot <= end``, oldest first, at most ``limit``."""
+    if trigger.type == "interval":
+        return _intervals(trigger, start.astimezone(UTC), end.astimezone(UTC), limit)
     if trigger.type != "cron":
         return [slot for slot, _ in zip(_all_until(trigger, start, end), range(limit), strict=False)]
     zone = find_zone(trigger.timezone)
@@ -165,6 +167,14 @@ def _all_until(trigger: Trigger, start: datetime, end: datetime) -> Iterator[dat
     while slot is not None and slot <= end:
         yield slot
         slot = next_slot(trigger, slot)
+
+
+def _intervals(trigger: Trigger, start: datetime, end: datetime, limit: int) -> list[datetime]:
+    first = _next_interval(trigger, start)
+    if first is None or first > end or limit < 1:
+        return []
+    every = timedelta(seconds=trigger.interval_seconds or 0)
+    return [first + n * every for n in range(min(limit, (end - first) // every + 1))]
 
 
 def _next_interval(trigger: Trigger, after: datetime) -> datetime | None:

@@ -8,9 +8,13 @@ from typing import Literal
 
 from ..errors import Problem
 from ..models import Trigger
+from .calendars import Calendars
+from .check import check_trigger
 from .cron import cron_of
 from .lint import lint
-from .occurrences import check_trigger, describe, slots
+from .occurrences import describe, slots
+from .state import TriggerState
+from .timetable import is_plain, next_run
 from .walk_zones import find_zone, mark_of
 
 __all__ = ["Preview", "PreviewSlot", "preview"]
@@ -40,14 +44,32 @@ class Preview:
     problems: tuple[Problem, ...] = ()
 
 
-def preview(trigger: Trigger, now: datetime, count: int = 10) -> Preview:
-    """The same slots that the scheduler will fire, at most ``count``."""
-    refusals = check_trigger(trigger, now)
+def preview(trigger: Trigger, now: datetime, count: int = 10, calendars: Calendars | None = None) -> Preview:
+    """The same slots that the scheduler will fire, at most ``count``: within its window, and as its calendar has them.
+
+    An interval without an anchor is counted from ``now``, as if it were saved now.
+    """
+    now = now.astimezone(UTC)
+    refusals = check_trigger(trigger, now, calendars=calendars)
     if refusals:
         return Preview(describe(trigger), problems=tuple(refusals))
-    end = min(now.astimezone(UTC), datetime.max.replace(tzinfo=UTC) - _AHEAD) + _AHEAD
-    found = tuple(_shown(trigger, slot) for slot in slots(trigger, now, end, count))
+    saved = trigger
+    if trigger.type == "interval" and trigger.anchor is None:
+        saved = trigger.model_copy(update={"anchor": now})
+    found = tuple(_shown(saved, slot) for slot in _slots(saved, now, count, calendars or Calendars()))
     return Preview(describe(trigger), found, tuple(lint(trigger, now)))
+
+
+def _slots(trigger: Trigger, now: datetime, count: int, calendars: Calendars) -> list[datetime]:
+    if is_plain(trigger) or trigger.counts_from == "completion":
+        return slots(trigger, now, min(now, datetime.max.replace(tzinfo=UTC) - _AHEAD) + _AHEAD, count)
+    ts = TriggerState(trigger, now)
+    found: list[datetime] = []
+    at = next_run(ts, now, calendars)
+    while at is not None and len(found) < count:
+        found.append(at)
+        at = next_run(ts, at, calendars)
+    return found
 
 
 def _shown(trigger: Trigger, slot: datetime) -> PreviewSlot:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime
 
 from ..status import Priority
 from .admission import admit
 from .followups import may_drop
-from .state import OpenRun, Standing, State, TriggerState
+from .state import Limits, OpenRun, Standing, State, TriggerState
 
 __all__ = ["Queue"]
 
@@ -80,9 +79,15 @@ class Queue:
             return ()
         asked = [*self.special.values()]
         for heap in self.plain.values():
-            asked += self._first(heap, free)
+            if heap:
+                asked += self._first(heap, free)
         self.changed = standing.at(now) is not None
-        return admit(replace(self.state, standing=standing, runs=[*self.running.values(), *asked]), now).start
+        state, limits = self.state, self.state.limits
+        if self.special:
+            asked = [*self.running.values(), *asked]
+        elif pool:  # these wait for the pool alone: of what runs only the number counts
+            limits = Limits(free, limits.tasks, limits.tags, limits.connections, limits.ageing_seconds)
+        return admit(State((), state.tasks, standing=standing, runs=asked, limits=limits), now).start
 
     def _first(self, heap: list[tuple[datetime, datetime, str]], count: int) -> list[OpenRun]:
         """The first ``count`` that still wait; they stay in the heap, what is gone does not."""

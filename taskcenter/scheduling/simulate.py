@@ -106,7 +106,18 @@ class _Fleet:
         self.rows: list[Occurrence] = []
         self.runs: dict[str, _Record] = {}
         self.misfires = 0
+        self.replays = self._has_past(state)
         self._begin(state)
+
+    def _has_past(self, state: State) -> bool:
+        """Whether something was held in the period: then each look takes the holds as they were at its time."""
+        every = [state.standing, *(ts.standing for ts in state.triggers), *(t.standing for t in state.tasks.values())]
+        return any(hold.until is not None and hold.until > self.start for own in every for hold in own.past) or any(
+            own.hold is not None and own.hold.since > self.start for own in every
+        )
+
+    def _then(self, standing: Standing, now: datetime) -> Standing:
+        return standing.then(now) if self.replays else standing
 
     def _begin(self, state: State) -> None:
         for ts in state.triggers:
@@ -120,8 +131,10 @@ class _Fleet:
                 self._start(run, run.started_at or self.start)
         for firing in state.firings:
             self.ask(firing)
-        for _, until in (*self.outages, *self.pauses):
-            self._at(until, "wake", "")
+        holds = [hold.until for hold in state.standing.all() if hold.until is not None]
+        for until in (*(until for _, until in (*self.outages, *self.pauses)), *holds):
+            if until > self.start:
+                self._at(until, "wake", "")
 
     def ask(self, firing: Firing) -> None:
         self.firings[firing.id] = firing
@@ -163,8 +176,10 @@ class _Fleet:
         return self._result()
 
     def _standing(self, now: datetime) -> Standing:
+        own = self._then(self.state.standing, now)
+        if not self.pauses:
+            return own
         holds = [Hold(Mode.PAUSED, since, until, by="simulation") for since, until in self.pauses if since <= now]
-        own = self.state.standing
         if not holds:
             return own
         return own if own.at(now) is not None else Standing(holds[-1], (*own.all(), *holds[:-1]))
@@ -178,32 +193,41 @@ class _Fleet:
             ids.update(self.after.get(run.task_id, ()))
         parts = [self.triggers[trigger_id] for trigger_id in sorted(ids) if trigger_id in self.triggers]
         tasks = {ts.task_id for ts in parts}
-        part = replace(
-            self.state,
-            triggers=parts,
-            standing=standing,
-            runs=[run for task_id in sorted(tasks) for run in self.open[task_id].values()],
-            firings=[self.firings[firing_id] for firing_id in sorted(asked) if firing_id in self.firings],
-            ended=ended,
-        )
+        part = self._part(parts, standing, tasks, now, ended)
+        if asked:
+            known = [self.firings[firing_id] for firing_id in sorted(asked) if firing_id in self.firings]
+            part = replace(part, firings=known)
         while True:
             decisions = decide(part, now)
             self._apply(decisions, now)
             if not decisions.unfinished:
                 break
-            part = replace(
-                part,
-                triggers=[self.triggers[ts.id] for ts in parts],
-                runs=[run for task_id in sorted(tasks) for run in self.open[task_id].values()],
-                firings=[],
-                ended=(),
-            )
+            part = self._part([self.triggers[ts.id] for ts in parts], standing, tasks, now)
         for firing in decisions.firings:
             self.ask(firing)
         for ts in parts:
             if ts.trigger.counts_from == "completion":
                 self._look_ahead(self.triggers[ts.id], now)
         return self._held(parts, standing, waiting, now)
+
+    def _part(
+        self,
+        triggers: Sequence[TriggerState],
+        standing: Standing,
+        tasks: set[str],
+        now: datetime,
+        ended: Sequence[EndedRun] = (),
+    ) -> State:
+        """The state of these triggers, with what is open of their tasks."""
+        state, known = self.state, self.state.tasks
+        runs = [run for task_id in sorted(tasks) for run in self.open[task_id].values()]
+        if self.replays:
+            triggers = [replace(ts, standing=ts.standing.then(now)) for ts in triggers]
+            known = {name: replace(t, standing=t.standing.then(now)) for name, t in known.items() if name in tasks}
+        return State(
+            triggers, known, state.scheduler_id, standing, runs, (), ended, state.calendars, state.limits,
+            clock_jump=state.clock_jump,
+        )  # fmt: skip
 
     def _look_ahead(self, ts: TriggerState, now: datetime) -> None:
         """The next slot of an interval that counts from the end of its run: known only while none is open."""
@@ -222,7 +246,7 @@ class _Fleet:
                 held.add(ts.id)
                 continue
             for own in (ts.standing, self.state.tasks[ts.task_id].standing if ts.task_id in self.state.tasks else None):
-                hold = own.at(now) if own is not None else None
+                hold = self._then(own, now).at(now) if own is not None else None
                 if hold is not None and hold.until is not None:
                     self._at(hold.until, "slot", ts.id)
                     break
@@ -270,7 +294,7 @@ class _Fleet:
         return None if known is None else self.open[known.run.task_id].get(run_id)
 
     def _start(self, run: OpenRun, at: datetime) -> None:
-        running = replace(run, status=RunStatus.RUNNING, started_at=at)
+        running = run.running(at)
         self.open[run.task_id][run.id] = running
         self.queue.start(running)
         self.runs[run.id].started = at
@@ -309,11 +333,14 @@ class _Fleet:
 
 
 def _at_start(ts: TriggerState, start: datetime) -> TriggerState:
-    """The trigger as if all before ``start`` were decided and nothing after it, but what a person cancelled ahead."""
+    """The trigger as if all before ``start`` were decided and nothing after it, but what a person cancelled ahead.
+
+    One that came into force later counts from then.
+    """
     kept = {slot: verdict for slot, verdict in ts.verdicts.items() if slot < start or verdict is Verdict.CANCELLED}
     if ts.trigger.type in FINITE:
         times = (*ts.trigger.plan, ts.trigger.run_at)
         kept = {**dict.fromkeys([at for at in times if at is not None and at < start], Verdict.FIRED), **kept}
-    cursor = None if ts.trigger.type in BY_EVENT else start - timedelta(microseconds=1)
-    since = min(ts.since, start)
-    return replace(ts, since=since, cursor=cursor, next_known=False, verdicts=kept, planned=())
+    cursor = ts.since if ts.since > start else start - timedelta(microseconds=1)
+    by_event = ts.trigger.type in BY_EVENT
+    return replace(ts, cursor=None if by_event else cursor, next_known=False, verdicts=kept, planned=())

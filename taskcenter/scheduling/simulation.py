@@ -26,10 +26,14 @@ class Durations:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     default: float = DEFAULT_SECONDS
     exact: Mapping[str, float] = field(default_factory=dict)
+    _typical: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def typical(self, task_id: str) -> float:
-        known = self.history.get(task_id)
-        return median(known) if known else self.default
+        found = self._typical.get(task_id)
+        if found is None:
+            known = self.history.get(task_id)
+            found = self._typical[task_id] = median(known) if known else self.default
+        return found
 
     def of(self, run: OpenRun, seed: int | None) -> float:
         exact = self.exact.get(run.id)

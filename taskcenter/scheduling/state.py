@@ -76,6 +76,11 @@ class Standing:
         hold = self.hold
         return None if hold is None or (hold.until is not None and hold.until <= now) else hold
 
+    def then(self, at: datetime) -> Standing:
+        """The standing as it was at ``at``: a hold that was in force then, and those that had ended."""
+        held = next((hold for hold in self.all() if hold.covers(at)), None)
+        return Standing(held, tuple(hold for hold in self.all() if hold.until is not None and hold.until <= at))
+
     def all(self) -> Iterator[Hold]:
         yield from self.past
         if self.hold is not None:
@@ -171,6 +176,13 @@ class OpenRun:
         """From when it waits: its slot, its creation or its ready time, whichever is last."""
         due = self.created_at if self.slot is None or self.slot < self.created_at else self.slot
         return due if self.ready_at is None or self.ready_at < due else self.ready_at
+
+    def running(self, at: datetime) -> OpenRun:
+        """The same run, started at ``at``."""
+        return OpenRun(
+            self.id, self.task_id, self.created_at, self.trigger_id, self.slot, RunStatus.RUNNING, self.origin,
+            self.priority, self.ready_at, self.serial, self.caught_up, at, self.attempt, self.root_run_id,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ __all__ = [
     "due_slots",
     "effective_due",
     "in_window",
+    "is_plain",
     "jitter",
     "moved_from",
     "moved_to",
@@ -76,13 +77,13 @@ def due_slots(
         if once:
             return found, None
         at = advance(ts, at, calendars, active)
-        if at is not None and at <= now and _is_plain(ts.trigger):
+        if at is not None and at <= now and is_plain(ts.trigger):
             found += slots(ts.trigger, found[-1], now, limit - len(found))
             return found, next_slot(ts.trigger, found[-1])
     return found, at
 
 
-def _is_plain(trigger: Trigger) -> bool:
+def is_plain(trigger: Trigger) -> bool:
     """Whether all of its slots are those of its timetable, so that many can be asked for at once."""
     plain = trigger.calendar is None and trigger.end_at is None and trigger.start_at is None
     return plain and (trigger.type == "cron" or (trigger.type == "interval" and trigger.counts_from == "schedule"))
@@ -153,14 +154,14 @@ def outside(ts: TriggerState, slot: datetime, calendars: Calendars) -> str | Non
 
 
 def moved_to(trigger: Trigger, slot: datetime, calendars: Calendars) -> datetime | None:
-    """Where an excluded slot goes by the trigger's calendar rule; None: nowhere."""
+    """Where an excluded slot goes by the trigger's calendar rule; None: nowhere, not even to before ``startAt``."""
     sign = _sign(trigger)
     if trigger.calendar is None or not sign:
         return None
     for days in range(1, FARTHEST_MOVE + 1):
         at = _shift(slot, sign * days, trigger.timezone)
         if calendars.why_not(trigger.calendar, at) is None:
-            return at
+            return at if in_window(trigger, at) else None
     return None
 
 
@@ -183,7 +184,8 @@ def _moved(
     trigger, sign = ts.trigger, _sign(ts.trigger)
     if trigger.type in FINITE:
         for slot in _times(trigger):
-            at = moved_to(trigger, slot, calendars) if outside(ts, slot, calendars) is not None else None
+            excluded = in_window(trigger, slot) and outside(ts, slot, calendars) is not None
+            at = moved_to(trigger, slot, calendars) if excluded else None
             if at is not None and start < at <= end and not _settled(ts, at):
                 yield at, slot
         return

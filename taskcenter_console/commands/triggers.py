@@ -261,6 +261,34 @@ def _say(owner: Any, made: Any, what: str, out: Out) -> None:
 
 
 @trigger.command()
+@click.argument("name", metavar="[TRIGGER]", required=False)
+@_fields
+@click.option("--count", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many slots.")
+@output
+def preview(name: str | None, form: dict[str, Any], count: int, out: Out) -> None:
+    """Say when a trigger would fire: in words, its next slots, what is doubtful, and quieter minutes.
+
+    Of a saved trigger, of one as the options give it, or of a saved one with the options put over it. Nothing is saved.
+    """
+    from .previewing import ask, show
+
+    data = _given(form)
+    if name is None and "type" not in data:
+        raise click.UsageError("Name a trigger, or say when it fires: --cron, --every, --at, --after, --ad-hoc.")
+    show(ask(name, data, count), out)
+
+
+@trigger.command()
+@click.argument("task", metavar="[TASK]", required=False)
+@output
+def lint(task: str | None, out: Out) -> None:
+    """List what the saved triggers may not have meant: all findings, of one task or of all."""
+    from .previewing import lint_all
+
+    lint_all(task, out)
+
+
+@trigger.command()
 @click.argument("name", metavar="TRIGGER")
 @output
 def remove(name: str, out: Out) -> None:

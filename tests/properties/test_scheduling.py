@@ -138,10 +138,7 @@ def computed(segment: Segment, until: datetime) -> set[datetime]:
                 moved = wall.replace(tzinfo=zone).astimezone(UTC)
             if segment.after < moved <= until:
                 found.add(moved)
-    else:
-        found = {slot for slot in found if in_window(trigger, slot)}
-    nominal = set(slots(trigger, segment.after, until, FAR))
-    return {slot for slot in found if in_window(trigger, slot) or slot not in nominal}
+    return {slot for slot in found if in_window(trigger, slot)}
 
 
 def in_window(trigger: Trigger, slot: datetime) -> bool:

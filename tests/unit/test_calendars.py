@@ -233,6 +233,15 @@ def test_nothing_lies_outside_the_window_of_a_trigger() -> None:
     }
 
 
+def test_no_slot_moves_out_of_the_window() -> None:
+    """3 May is a Sunday; the Friday before it lies before startAt, so that nothing stands in for it."""
+    about = {"cron_expression": "30 2 3 * *", "start_at": at("2026-05-02 00:00")}
+    state = daily("previous_working_day", "2026-04-29 12:00", **about)
+    decisions = decide(state, at("2026-05-03 00:30"))
+    assert told(decisions) == {"00:30": Verdict.SKIPPED}
+    assert "movedTo" not in decisions.occurrences[0].data
+
+
 # --- import -----------------------------------------------------------------------------------------------------------
 
 ICS = """BEGIN:VCALENDAR

@@ -304,3 +304,11 @@ def test_a_clock_set_back_repeats_nothing() -> None:
     state = apply(state, decide(state, DOWN))
     assert decide(state, at("11:30")).occurrences == ()
     assert decide(state, at("12:03:59")).occurrences == ()
+
+
+def test_a_one_shot_that_is_moved_after_the_clock_was_set_back_still_comes() -> None:
+    own = trigger(type="one_shot", run_at=at("12:00"), misfire_policy="reschedule")
+    state = fleet(own, cursor=at("18:00"), since=at("11:00"))
+    state = apply(state, decide(state, at("12:05")))
+    assert state.triggers[0].next_slot == at("12:05:01")
+    assert told(decide(state, at("12:05:01"))) == {"12:05": FIRED}

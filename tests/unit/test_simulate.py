@@ -17,6 +17,7 @@ from taskcenter.scheduling.occurrences import slots
 from taskcenter.scheduling.simulate import simulate
 from taskcenter.scheduling.simulation import Durations, Simulation
 from taskcenter.scheduling.state import Firing, Hold, Limits, Mode, Standing, State, TaskState, TriggerState
+from taskcenter.slot_reasons import ON_TIME
 from taskcenter.status import RunStatus
 from tests.fleet import at, every_minute, fleet, open_run, trigger
 
@@ -240,7 +241,7 @@ def test_nothing_recorded_is_nothing_wrong() -> None:
     assert (empty.compared, empty.agreement, empty.durations) == (0, 100.0, None)
 
 
-@pytest.mark.parametrize("rows", [[], [Occurrence("gone", START, Verdict.FIRED, None, START)]])  # type: ignore[arg-type]
+@pytest.mark.parametrize("rows", [[], [Occurrence("gone", START, Verdict.FIRED, ON_TIME, START)]])
 def test_a_trigger_that_is_gone_differs(rows: list[Occurrence]) -> None:
     found = backtest(Facts(State((), {}), rows), START, END)
     assert len(found.differences) == len(rows)

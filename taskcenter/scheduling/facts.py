@@ -1,0 +1,174 @@
+"""What is recorded of a past period, as a backtest needs it: from the ledger and the runs. (spec 4.9)
+
+What a person or the world did stands in the records only by its traces. Found from them are: outages (slots that were
+decided late, since nobody was there), requests (the slots of triggers that fire by one), and what a trigger was before
+its own firing changed it (a one_shot that is off now, an interval that was counted anew). Pauses stand in the holds of
+the state. Not found are runs that people started, and definitions as they were before an edit: slots from before the
+edit are left out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from ..models import Run
+from ..slot_reasons import SlotReasonCode
+from ..status import Origin, RunStatus
+from .backtest import Facts
+from .decisions import run_key
+from .ledger import Occurrence
+from .simulate import Interval
+from .simulation import Durations
+from .state import Firing, Limits, OpenRun, Standing, State, TriggerState
+from .timetable import BY_EVENT
+
+__all__ = ["facts_of", "history_of", "outages_of"]
+
+_SOON = timedelta(seconds=10)
+"""A slot that was decided within it was decided at once."""
+_OWN = frozenset({Origin.SCHEDULER, Origin.SCHEDULER_RETRY, Origin.AD_HOC, Origin.AFTER, Origin.STARTUP})
+
+
+def history_of(runs: Iterable[Run], before: datetime | None = None) -> Durations:
+    """How long runs took, by task: those that succeeded, and ended before ``before``."""
+    history: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        if run.task_id is None or run.status is not RunStatus.SUCCESS or not (run.started_at and run.finished_at):
+            continue
+        if before is None or run.finished_at < before:
+            history[run.task_id].append((run.finished_at - run.started_at).total_seconds())
+    return Durations(history)
+
+
+def facts_of(state: State, rows: Sequence[Occurrence], runs: Sequence[Run], start: datetime) -> Facts:
+    """``state``: as it stands now; ``rows`` and ``runs``: those of the period that began at ``start``."""
+    by_trigger: dict[str, list[Occurrence]] = defaultdict(list)
+    for row in rows:
+        by_trigger[row.trigger_id].append(row)
+    triggers = [_as_it_was(ts, by_trigger.get(ts.id, ())) for ts in state.triggers]
+    by_event = {ts.id for ts in triggers if ts.trigger.type in BY_EVENT}
+    asked = [
+        Firing(f"{row.trigger_id} {row.slot.isoformat()}", row.trigger_id, row.slot)
+        for row in rows
+        if row.trigger_id in by_event and row.count == 1 and row.slot >= start
+    ]
+    durations = _durations(runs, {row.key: row for row in rows}, replace(state, triggers=triggers))
+    going = [
+        run for run in runs
+        if run.started_at and run.finished_at and run.task_id and run.started_at < start < run.finished_at
+    ]  # fmt: skip
+    return Facts(
+        state=replace(
+            state, triggers=triggers, runs=[_open(run) for run in going], firings=(), ended=(), limits=Limits(pool=0)
+        ),
+        recorded=rows,
+        durations=durations,
+        took={_name(run): _seconds(run.started_at, run.finished_at) for run in going},
+        history=history_of(runs, before=start),
+        firings=asked,
+        outages=outages_of(rows),
+    )
+
+
+def outages_of(rows: Iterable[Occurrence]) -> list[Interval]:
+    """When nobody decided: from the first slot that was missed to the look that found it."""
+    away = sorted(
+        (row.slot, row.decided_at)
+        for row in rows
+        if row.data.get("cause") == "service_down" and row.decided_at > row.slot
+    )
+    found: list[Interval] = []
+    for since, until in away:
+        if found and since <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], until))
+        else:
+            found.append((since, until))
+    return found
+
+
+def _as_it_was(ts: TriggerState, rows: Sequence[Occurrence]) -> TriggerState:
+    trigger = ts.trigger
+    if trigger.type == "after":  # its requests are among the facts
+        return replace(ts, trigger=trigger.model_copy(update={"task_ids": ()}))
+    own = [row for row in rows if row.reason.code is not SlotReasonCode.TRIGGER_DISABLED]
+    if trigger.type == "one_shot" and own:
+        was = {"enabled": True, "run_at": min(row.slot for row in own)}
+        return replace(ts, trigger=trigger.model_copy(update=was), standing=Standing(None, ts.standing.past))
+    if trigger.type == "interval" and any(row.data.get("policy") == "reschedule" for row in own):
+        return replace(ts, trigger=trigger.model_copy(update={"anchor": min(row.slot for row in own)}))
+    return ts
+
+
+def _durations(
+    runs: Iterable[Run], rows: Mapping[tuple[str, datetime], Occurrence], state: State
+) -> dict[tuple[str, datetime], float]:
+    """Seconds from when its turn came to the end of the last attempt: so long it was active, waiting for a place too.
+
+    Its turn came with its slot, with the look that found it late, with the end of the run before it in its scope, or
+    with the end of a pause.
+    """
+    triggers = {ts.id: ts for ts in state.triggers}
+    attempts: dict[tuple[str, datetime], list[Run]] = defaultdict(list)
+    ends: dict[str, list[datetime]] = defaultdict(list)
+    for run in runs:
+        if run.trigger_id and run.slot and run.started_at and run.finished_at and run.origin in _OWN:
+            attempts[run.trigger_id, run.slot].append(run)
+    ended = {key: max(run.finished_at for run in own if run.finished_at) for key, own in attempts.items()}
+    for (trigger_id, _), end in ended.items():
+        for scope in _scopes(triggers.get(trigger_id)):
+            ends[scope].append(end)
+    for own in ends.values():
+        own.sort()
+    found: dict[tuple[str, datetime], float] = {}
+    for (trigger_id, slot), tries in attempts.items():
+        row, ts = rows.get((trigger_id, slot)), triggers.get(trigger_id)
+        late = row is not None and row.decided_at - slot > _SOON
+        due = row.decided_at if row is not None and late else slot
+        began = max(due, min(run.started_at for run in tries if run.started_at))
+        before = ends[_scopes(ts)[-1 if ts is not None and ts.trigger.overlap_scope == "task" else 0]] if ts else []
+        index = bisect_right(before, began) - 1
+        turn = _resumed(state, ts, max(due, before[index]) if index >= 0 else due, began)
+        found[trigger_id, slot] = _seconds(turn, ended[trigger_id, slot])
+    for key, row in rows.items():
+        if row.reason.code is SlotReasonCode.CAPACITY:  # it waited, and was dropped
+            found[key] = _seconds(row.slot, row.decided_at)
+    return found
+
+
+def _resumed(state: State, ts: TriggerState | None, turn: datetime, began: datetime) -> datetime:
+    """``turn``, or the end of the pause of the scheduler or the task that it met."""
+    task = state.tasks.get(ts.task_id) if ts is not None else None
+    holds = [*state.standing.all(), *(task.standing.all() if task is not None else ())]
+    for hold in sorted(holds, key=lambda hold: hold.since):
+        if hold.until is not None and hold.covers(turn) and hold.until <= began:
+            turn = hold.until
+    return turn
+
+
+def _scopes(ts: TriggerState | None) -> tuple[str, ...]:
+    return () if ts is None else (f"trigger {ts.id}", f"task {ts.task_id}")
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float:
+    return 0.0 if start is None or end is None else max(0.0, (end - start).total_seconds())
+
+
+def _name(run: Run) -> str:
+    return run_key(run.trigger_id, run.slot) if run.trigger_id and run.slot else run.id
+
+
+def _open(run: Run) -> OpenRun:
+    return OpenRun(
+        id=_name(run),
+        task_id=run.task_id or "",
+        created_at=run.created_at,
+        trigger_id=run.trigger_id,
+        slot=run.slot,
+        status=RunStatus.RUNNING,
+        origin=run.origin,
+        started_at=run.started_at,
+    )
