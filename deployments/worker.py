@@ -28,9 +28,9 @@ from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
 from taskcenter.settings import Settings
-from taskcenter_adapter.orphans import hand_over
 
 from .warm_pool import WarmPool, WarmProcessAway
+from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
 from .worker_wake import Waker, cancelling_among
@@ -74,7 +74,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._live: dict[UUID, LiveRun] = {}
         self._queues: dict[UUID | None, WorkQueue] = {}
         self._identity = own_identity()
-        self._home = Settings.from_env().home
+        self._records = RunRecords(Settings.from_env(), self._logger)
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
         self._polling = asyncio.Lock()
         self._waker = Waker(self._wake, self._cancelling, self._logger)
@@ -96,6 +96,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         finally:
             with anyio.CancelScope(shield=True):
                 await self._warm.close()
+                await asyncio.to_thread(self._records.close)
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         """A pool made for process workers has the same job variables, and cannot be given another type."""
@@ -157,7 +158,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         if flow_run.id not in self._live:
             logger = self.get_flow_run_logger(flow_run)
             self._live[flow_run.id] = LiveRun(
-                flow_run, self._warm, self._channel, self.client, self._propose_crashed_state, logger
+                flow_run, self._warm, self._channel, self.client, self._propose_crashed_state, logger, self._records
             )
         return self._live[flow_run.id]
 
@@ -173,7 +174,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         finally:
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._live.pop(flow_run.id, None)
-            hand_over(self._home, str(flow_run.id))
+            self._records.done(str(flow_run.id))
             self._release_limit_slot(flow_run.id)
             self._waker.wake()
 

@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 
 from .warm_pool import LOST, Started, WarmPool, WarmProcessAway
 from .warm_run import is_ours
+from .worker_record import RunRecords
 from .worker_tree import GRACE, MARK, end_processes, mark_of, processes_of
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ class LiveRun:
         client: PrefectClient,
         crashed: Callable[[FlowRun, str], Awaitable[None]],
         logger: PrefectLogAdapter,
+        records: RunRecords,
     ) -> None:
         self.flow_run = flow_run
         self.started: Started | None = None
         self.cancelled = False
         self._warm, self._channel, self._client = warm, channel, client
-        self._propose_crashed, self._logger = crashed, logger
+        self._propose_crashed, self._logger, self._records = crashed, logger, records
         self._request: dict[str, Any] = {}
 
     # starting ----------------------------------------------------------------------------------------
@@ -117,7 +119,8 @@ class LiveRun:
             await self._say_cancelled()
         elif status != 0 and not self._concluded():
             left = await self._end_tree(0 if status in (LOST, -signal.SIGKILL) else 2.0)
-            await self._crashed(f"{_how(self.started.pid, status)}{left}")
+            await self._crashed(_how(self.started.pid, status).rstrip(".") + f"{left}.")
+            await self._settle()
         return status
 
     def _concluded(self) -> bool:
@@ -127,8 +130,12 @@ class LiveRun:
     async def _end_tree(self, grace: float = GRACE) -> str:
         """End every process of the run; a half sentence about what is left, normally empty."""
         run_id = str(self.flow_run.id)
-        left = await asyncio.to_thread(end_processes, lambda: processes_of(run_id, self._pid()), grace)
-        return f" {len(left)} of its processes could not be ended: {left}." if left else ""
+        left = await asyncio.to_thread(end_processes, lambda: processes_of(run_id, self._pid()), grace, first=self._pid)
+        return f"; {len(left)} of its processes could not be ended: {left}" if left else ""
+
+    async def _settle(self) -> None:
+        """Our row says at once what Prefect was told."""
+        await asyncio.to_thread(self._records.settle, str(self.flow_run.id))
 
     def _pid(self) -> int | None:
         """Of its process, while that lives: afterwards the number may be somebody else's."""
@@ -160,21 +167,23 @@ class LiveRun:
         if self.cancelled or said is ControlSignalStatus.ALREADY_CONCLUDED:
             return
         self.cancelled = True
+        await asyncio.to_thread(self._records.cancelling, str(self.flow_run.id))
         if self.started is None:
             await self._say_cancelled()
         elif left := await self._end_tree():
-            self._logger.error("The run is being cancelled.%s", left)
+            self._logger.error("The run is being cancelled%s.", left)
 
     async def _say_cancelled(self) -> None:
         """All of it is gone: the hooks, then the state, unless the run had ended by itself before."""
         left = await self._end_tree()
         flow_run = await self._client.read_flow_run(self.flow_run.id)
         state = flow_run.state
-        if state is not None and state.is_final() and not state.is_crashed():
-            return
-        await self._run_hooks(Cancelling(message="The run was cancelled."))
-        message = f"The run was cancelled and its processes are gone.{left}"
-        await self._client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)
+        if state is None or not state.is_final() or state.is_crashed():
+            await self._run_hooks(Cancelling(message="The run was cancelled."))
+            asked = state.message if state is not None and state.is_cancelling() else None
+            message = f"{asked or 'cancelled in Prefect'}; its processes are gone{left}"
+            await self._client.set_flow_run_state(flow_run.id, Cancelled(message=message), force=True)
+        await self._settle()
 
 
 def _how(pid: int, status: int) -> str:

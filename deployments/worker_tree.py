@@ -19,6 +19,8 @@ __all__ = ["GRACE", "MARK", "end_processes", "left_behind", "mark_of", "own_iden
 
 GRACE = 10.0
 """Seconds between TERM and KILL."""
+_ASK_SECONDS = 0.5
+"""For what is asked only after the grace."""
 _KILL_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 
@@ -79,22 +81,37 @@ def end_processes(
     find: Callable[[], list[psutil.Process]],
     grace: float = GRACE,
     pause: Callable[[float], None] = time.sleep,
+    first: Callable[[], int | None] = lambda: None,
 ) -> list[int]:
     """TERM to all that ``find`` finds, up to ``grace`` seconds, KILL to what is left, then look again.
 
-    Gives the pids that are still there: normally none. Blocks, so a coroutine calls it in a thread.
+    While ``first`` names a living process, only that one is asked: a run ends its own work in order (a statement on
+    its server, a child of its own), and an end from outside would look to it like the work's failure. Gives the pids
+    that are still there: normally none. Blocks, so a coroutine calls it in a thread.
     """
     asked: set[int] = set()
     end = time.monotonic() + grace
     while (living := find()) and time.monotonic() < end:
-        _send((p for p in living if p.pid not in asked), kill=False)
-        asked |= {process.pid for process in living}
+        root = [process for process in living if process.pid == first()]
+        _ask(root or living, asked)
         pause(_LOOK_SECONDS)
+    if grace and any(process.pid not in asked for process in living):  # the first one did not end
+        _ask(living, asked)
+        end = time.monotonic() + _ASK_SECONDS
+        while find() and time.monotonic() < end:
+            pause(_LOOK_SECONDS / 4)
     end = time.monotonic() + _KILL_SECONDS
     while (living := find()) and time.monotonic() < end:
         _send(living, kill=True)
         pause(_LOOK_SECONDS / 4)
     return [process.pid for process in living]
+
+
+def _ask(processes: Iterable[psutil.Process], asked: set[int]) -> None:
+    """TERM, once to each."""
+    new = [process for process in processes if process.pid not in asked]
+    _send(new, kill=False)
+    asked |= {process.pid for process in new}
 
 
 def _send(processes: Iterable[psutil.Process], *, kill: bool) -> None:

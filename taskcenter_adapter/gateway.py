@@ -242,6 +242,19 @@ class Gateway:
         with contextlib.suppress(NotFound):
             self._call("DELETE", f"/flow_runs/{run_id}")
 
+    def ask_cancel(self, run_id: str, message: str) -> str:
+        """Ask for a run to be cancelled; gives the type of the state it is in then.
+
+        Prefect answers CANCELLED for a run that nobody has started, CANCELLING for one at work, and leaves one that
+        is over as it is.
+        """
+        state = {"type": "CANCELLING", "name": "Cancelling", "message": message}
+        answer = self._call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": False})
+        if answer["status"] == "ACCEPT":
+            return "CANCELLING"
+        run = self.find_run(run_id)
+        return str(run["state_type"]) if run is not None else "CANCELLED"
+
     # blocks ------------------------------------------------------------------------------------------
 
     def block_names(self, block_type: str) -> list[str]:

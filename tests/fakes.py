@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskcenter.errors import ServerAway
+from taskcenter.errors import NotFound, ServerAway
 from taskcenter.settings import Settings
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.store_memory import MemoryStore
@@ -111,6 +111,21 @@ class FakeGateway(Gateway):
         if self.on_run is not None:
             self.on_run(run)
         return run
+
+    def find_run(self, run_id: str) -> Json | None:
+        self._reach()
+        return self.runs.get(run_id)
+
+    def ask_cancel(self, run_id: str, message: str) -> str:
+        """As Prefect does: at once for a run that waits."""
+        self._reach()
+        run = self.runs.get(run_id)
+        if run is None:
+            raise NotFound("Prefect does not know it")
+        state = run.get("state_type", "SCHEDULED")
+        new = {"SCHEDULED": "CANCELLED", "PENDING": "CANCELLING", "RUNNING": "CANCELLING"}.get(state, state)
+        run |= {"state_type": new, "state_name": new.capitalize(), "state": {"message": message}}
+        return str(new)
 
     def _by_id(self, deployment_id: str) -> Json:
         return next(d for d in self.deployments.values() if d["id"] == deployment_id)

@@ -152,5 +152,8 @@ async def run_spec(
     if not result.ending.failed:
         session.finish(RunStatus.SUCCESS, message=message, result=result.to_dict())
         return Completed(message=message, data=redact(result.to_dict()))
+    if asked := session.cancel_asked():
+        session.finish(RunStatus.CANCELLED, message=asked, result=result.to_dict())
+        return Cancelled(message=redact_text(asked))
     session.finish(RunStatus.FAILED, message=message, result=result.to_dict(), error=message)
     return Failed(message=message)

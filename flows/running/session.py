@@ -27,10 +27,11 @@ from taskcenter.ports import Store
 from taskcenter.redaction import redact_text, register_secret
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
+from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import facts_from_tags
 from taskcenter_adapter.orphans import present
 from taskcenter_adapter.recorder import Recorder
-from taskcenter_adapter.runtime import database_url, spool_folder
+from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
 from taskcenter_adapter.store import open_store
 
 __all__ = ["NotNow", "Session", "open_session"]
@@ -140,6 +141,17 @@ class Session:
                 created_at=now,
             ),
         )
+
+    def cancel_asked(self) -> str | None:
+        """When somebody asked for a cancel while the work came to its end by itself: who and why."""
+        try:
+            with Gateway(prefect_api_url(self.settings), tries=1) as gateway:
+                known = gateway.find_run(str(self.flow_run.id))
+        except TaskCenterError:
+            return None
+        if known is None or known["state_type"] != "CANCELLING":
+            return None
+        return str((known.get("state") or {}).get("message") or "cancelled in Prefect")
 
 
 def forward(logger: logging.Logger, level: str, message: str) -> None:

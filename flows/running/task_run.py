@@ -98,6 +98,10 @@ def _failed(session: Session, error: Exception) -> State[Any]:
         text, phase = error.message, None
     else:
         text, phase = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, None
+    if asked := session.cancel_asked():
+        session.log(f"{asked}; it ended meanwhile: {text}")
+        session.finish(RunStatus.CANCELLED, message=asked)
+        return Cancelled(message=redact_text(asked))
     session.log(text, "error")
     session.finish(RunStatus.FAILED, message=text.splitlines()[0], error=text, phase=phase)
     name = "TimedOut" if phase is RunPhase.TIMED_OUT else "Failed"

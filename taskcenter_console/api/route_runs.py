@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 
 from taskcenter.models import Run
 from taskcenter.status import TERMINAL_RUN
-from taskcenter_console.services import runs
+from taskcenter_console.services import cancelling, runs
 
 from .depends import CALLER, CenterOf
 from .problems import documented
-from .wire_runs import LogPage, LogQuery, RunPage, RunQuery, RunRequest, RunView, StepList
+from .wire_runs import CancelRequest, LogPage, LogQuery, RunPage, RunQuery, RunRequest, RunView, StepList
 
 __all__ = ["MAX_WAIT", "router"]
 
@@ -84,6 +84,19 @@ def list_runs(center: CenterOf, query: Annotated[RunQuery, Query()]) -> RunPage:
 def get_run(center: CenterOf, run_id: str) -> RunView:
     """A run with its steps; the beginning of its id is enough."""
     return RunView.model_validate(runs.details(center, run_id))
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    responses={200: {"model": Run, "description": "It is over."}, **documented(404, 409, 422, 503)},
+)
+def cancel_run(center: CenterOf, run_id: str, response: Response, body: CancelRequest | None = None) -> Run:
+    """Cancel a run. One that waits is cancelled at once; one at work says `cancelled` when all of it is gone."""
+    run = cancelling.cancel(center, run_id, CALLER, reason=(body or CancelRequest()).reason)
+    if run.status in TERMINAL_RUN:
+        response.status_code = 200
+    return run
 
 
 @router.get("/runs/{run_id}/steps", responses=documented(404, 409))

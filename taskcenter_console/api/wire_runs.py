@@ -13,6 +13,7 @@ from taskcenter.status import RunStatus
 from .wire_composites import Json
 
 __all__ = [
+    "CancelRequest",
     "Expected",
     "LogPage",
     "LogQuery",
@@ -36,6 +37,12 @@ class RunRequest(Model):
     dry_run: bool = False
     at: Utc | None = Field(None, description="When; now if absent.")
     confirm: bool = Field(False, description="Needed for a task with a danger text.")
+
+
+class CancelRequest(Model):
+    """Why a run is to be cancelled."""
+
+    reason: str = Field("", max_length=1000, description="Stands in the audit and in the run's message.")
 
 
 class PlanRequest(Model):

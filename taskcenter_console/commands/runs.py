@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["runs", "say_run"]
 
 
+_CANCEL_SECONDS = 30.0
+"""How long ``cancel`` waits: the grace of ten seconds, what comes after it, and a busy machine."""
+
+
 @click.group()
 def runs() -> None:
-    """List runs, show one, read or follow its log. A run is named by its id or the first characters of it."""
+    """List runs, show or cancel one, read or follow its log. A run is named by its id or the first characters of it."""
 
 
 @runs.command("list")
@@ -113,6 +117,33 @@ def _step_row(step: dict[str, Any]) -> list[Any]:
     took = span(step["durationMs"])
     return [step["stepKey"], step["taskType"], mark(step["status"]) + reused, step["attempts"], took,
             _first(step["error"] or step["reason"])]  # fmt: skip
+
+
+@runs.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the audit and in the run's message.")
+@click.option("--wait/--no-wait", default=True, help="Wait until all of it is gone. Default: --wait.")
+@output
+def cancel(run_ids: tuple[str, ...], reason: str, wait: bool, out: Out) -> int:
+    """Cancel runs: one that waits at once, one at work with all its processes. One that is over stays as it is."""
+    from taskcenter.status import TERMINAL_RUN
+    from taskcenter_console.services import cancelling
+    from taskcenter_console.services import runs as service
+
+    with common.open_center() as center:
+        found = [service.get(center, run_id).id for run_id in run_ids]
+        asked = [cancelling.cancel(center, run_id, common.caller(), reason=reason) for run_id in found]
+        if wait:
+            asked = [service.wait(center, run.id, timeout=_CANCEL_SECONDS) for run in asked]
+    if out.json:
+        emit({"items": [run.to_json() for run in asked]})
+    for run in asked if not out.json else ():
+        if out.quiet:
+            say(run.id)
+        else:
+            phase = f" ({run.phase.value})" if run.phase else ""
+            say(f"{run.id[:8]}  {run.task_slug}  {mark(run.status.value)}{phase}  {_first(run.message)}")
+    return 1 if wait and any(run.status not in TERMINAL_RUN for run in asked) else 0
 
 
 @runs.command()
