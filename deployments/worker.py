@@ -30,6 +30,7 @@ from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 from taskcenter.settings import Settings
 
 from .warm_pool import WarmPool, WarmProcessAway
+from .worker_leases import WorkerLeases
 from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
@@ -75,6 +76,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._queues: dict[UUID | None, WorkQueue] = {}
         self._identity = own_identity()
         self._records = RunRecords(Settings.from_env(), self._logger)
+        self._leases = WorkerLeases(Settings.from_env(), self._logger)
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
         self._polling = asyncio.Lock()
         self._waker = Waker(self._wake, self._cancelling, self._logger)
@@ -88,6 +90,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._services = await self._exit_stack.enter_async_context(anyio.create_task_group())
         for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_for_cancelling):
             self._services.start_soon(service)
+        self._services.start_soon(self._leases.keep, self._facts, self._lost)
 
     async def teardown(self, *exc_info: Any) -> None:
         self._services.cancel_scope.cancel()
@@ -97,6 +100,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             with anyio.CancelScope(shield=True):
                 await self._warm.close()
                 await asyncio.to_thread(self._records.close)
+                await asyncio.to_thread(self._leases.close)
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         """A pool made for process workers has the same job variables, and cannot be given another type."""
@@ -143,6 +147,27 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         if live is not None and not live.cancelled and self._runs_task_group is not None:
             self._runs_task_group.start_soon(live.cancel)
 
+    def _lost(self, run_id: UUID) -> None:
+        """Somebody else closed the run meanwhile: it is not ours to go on with, nor to report on."""
+        live = self._live.get(run_id)
+        if live is not None and self._runs_task_group is not None:
+            self._logger.error("run %s was taken from this worker and is ended", run_id)
+            self._runs_task_group.start_soon(live.give_up)
+
+    def _facts(self) -> dict[str, Any]:
+        """What this worker says of itself."""
+        return {
+            "name": self.name,
+            "pool": self._work_pool_name,
+            "pid": os.getpid(),
+            "limit": self._limit,
+            "warm": {"pid": self._warm.pid, **self._warm.facts},
+            "runs": {
+                str(run_id): {"pid": live.started.pid if live.started else None, "phase": live.phase}
+                for run_id, live in self._live.items()
+            },
+        }
+
     async def _look_for_cancelling(self) -> None:
         """Events may be lost: while runs are alive, their states are read too."""
         while True:
@@ -175,6 +200,8 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._live.pop(flow_run.id, None)
             self._records.done(str(flow_run.id))
+            with anyio.CancelScope(shield=True):
+                await self._leases.give_up(flow_run.id)
             self._release_limit_slot(flow_run.id)
             self._waker.wake()
 
@@ -189,7 +216,9 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
                 worker_id=self.backend_id,
             )
         )
+        claiming = asyncio.create_task(self._leases.take(flow_run.id))
         pending = await self._propose_pending_state(flow_run)
+        await claiming
         if not pending:
             reading.cancel()
             return None

@@ -55,9 +55,17 @@ class LiveRun:
         self.flow_run = flow_run
         self.started: Started | None = None
         self.cancelled = False
+        self.lost = False
         self._warm, self._channel, self._client = warm, channel, client
         self._propose_crashed, self._logger, self._records = crashed, logger, records
         self._request: dict[str, Any] = {}
+
+    @property
+    def phase(self) -> str:
+        """For the eye."""
+        if self.lost or self.cancelled:
+            return "ending"
+        return "running" if self.started is not None else "starting"
 
     # starting ----------------------------------------------------------------------------------------
 
@@ -112,10 +120,12 @@ class LiveRun:
             with anyio.CancelScope(shield=True):
                 await self._end_tree(_STOP_GRACE)
             with anyio.move_on_after(_SAY_SECONDS, shield=True):  # Prefect's client goes on asking a dead server
-                if not self.cancelled and not self._concluded():
+                if not self.cancelled and not self.lost and not self._concluded():
                     await self._crashed(_STOPPED)
             raise
-        if self.cancelled:
+        if self.lost:
+            await self._end_tree(0)
+        elif self.cancelled:
             await self._say_cancelled()
         elif status != 0 and not self._concluded():
             left = await self._end_tree(0 if status in (LOST, -signal.SIGKILL) else 2.0)
@@ -172,6 +182,11 @@ class LiveRun:
             await self._say_cancelled()
         elif left := await self._end_tree():
             self._logger.error("The run is being cancelled%s.", left)
+
+    async def give_up(self) -> None:
+        """The run was closed by somebody else: its processes end, and nothing is said of it."""
+        self.lost = True
+        await self._end_tree(0)
 
     async def _say_cancelled(self) -> None:
         """All of it is gone: the hooks, then the state, unless the run had ended by itself before."""
