@@ -265,6 +265,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
     async def _tell(self, live: LiveRun, configuration: TaskCenterJobConfiguration) -> None:
         """What Prefect's own workers report before a run starts; here it does not make the run wait."""
         assert live.started is not None
+        await self._leases.started(live.flow_run.id, live.started.pid)
         await asyncio.wait([live.started.ended], timeout=1.0)
         flow_run = live.flow_run
         with contextlib.suppress(Exception):  # labels and pids are for the eye

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -48,6 +49,14 @@ class WorkerLeases:
                 self._taken.add(run_id)
         except TaskCenterError as error:
             self._logger.debug("no lease for %s: %s", run_id, error.message)
+
+    async def started(self, run_id: UUID, pid: int) -> None:
+        """So that whoever rescues the run finds its process."""
+        await asyncio.to_thread(self._started, str(run_id), pid)
+
+    def _started(self, run_id: str, pid: int) -> None:
+        with contextlib.suppress(TaskCenterError, OSError):  # away, or over already
+            self._leases().started(run_id, self.holder, pid, {**self._machine, "pid": os.getpid()})
 
     async def give_up(self, run_id: UUID) -> None:
         self._taken.discard(str(run_id))

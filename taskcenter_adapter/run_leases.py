@@ -67,6 +67,14 @@ class Held:
         rebooted = self.facts.get("boot") != this_machine()["boot"]
         return rebooted or not worker_lives(self.holder.partition("/")[2])
 
+    @property
+    def pid(self) -> int | None:
+        """The run's own process, while that lives on this machine."""
+        number, began = self.facts.get("runPid"), self.facts.get("runStarted")
+        if not self.here or number is None or not worker_lives(f"{number}@{began}"):
+            return None
+        return int(number)
+
 
 class RunLeases:
     """The leases in a store's database."""
@@ -92,6 +100,12 @@ class RunLeases:
             return True
 
         return bool(self._store.transaction(work, races=True))
+
+    def started(self, run_id: str, holder: str, pid: int, facts: Mapping[str, Any]) -> None:
+        """The run has a process now."""
+        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
+        known = {**facts, "runPid": pid, "runStarted": process_started(pid)}
+        self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), {"facts": known}))
 
     def renew(self, holder: str, now: datetime) -> set[str]:
         """Hold all of a worker's runs for longer; gives the ids of those that are still its own."""

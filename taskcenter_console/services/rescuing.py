@@ -65,9 +65,9 @@ class Rescuer:
         """Whether nobody works on the run any more; ends what is left of it on this machine."""
         silent = lease.until <= now and sees
         if lease.dead and not silent:
-            return not processes_of(lease.name, None)  # its warm process may be ending it in order
+            return not processes_of(lease.name, lease.pid)  # its warm process may be ending it in order
         if silent and lease.here:
-            left = end_processes(lambda: processes_of(lease.name, None), grace=0)
+            left = end_processes(lambda: processes_of(lease.name, lease.pid), grace=0)
             if left:
                 _LOG.error("run %s: its processes %s cannot be ended", lease.name, left)
                 return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 import uuid
@@ -214,8 +215,8 @@ def test_a_killed_run_leaves_no_statement_on_the_server(live_center: LiveCenter,
                 retryPolicy={"maxAttempts": 0})  # fmt: skip
     run = run_service.start(live.center, slug, live.caller)
     wait(lambda: statements("postgresql", mark), 30, bench.tail)
-    for pid in bench.processes(run.id):
-        psutil.Process(pid).kill()
+    pid, _, _ = json.loads((live.home / "run" / "processes" / run.id).read_text())
+    psutil.Process(pid).kill()
     over = run_service.wait(live.center, run.id, timeout=10)
     assert (over.status, over.phase) == (RunStatus.FAILED, RunPhase.CRASHED)
     wait(lambda: not statements("postgresql", mark), 10)
