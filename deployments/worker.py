@@ -21,6 +21,7 @@ from uuid import UUID
 
 import anyio
 import anyio.abc
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runner._control_channel import ControlChannel
 from prefect.states import Pending
@@ -34,7 +35,7 @@ from .worker_leases import WorkerLeases
 from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
-from .worker_wake import Waker, cancelling_among
+from .worker_wake import Waker, states_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
@@ -79,7 +80,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._leases = WorkerLeases(Settings.from_env(), self._logger)
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
         self._polling = asyncio.Lock()
-        self._waker = Waker(self._wake, self._cancelling, self._logger)
+        self._waker = Waker(self._wake, self._changed, self._logger)
         begin = asyncio.create_task(self._warm.start())
         # on the stack below the runs, which need it to their end
         self._channel = await self._exit_stack.enter_async_context(ControlChannel())
@@ -88,7 +89,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             await begin
         self._logger.info("warm process %s: %s", self._warm.pid, self._warm.facts)
         self._services = await self._exit_stack.enter_async_context(anyio.create_task_group())
-        for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_for_cancelling):
+        for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_at_states):
             self._services.start_soon(service)
         self._services.start_soon(self._leases.keep, self._facts, self._lost)
 
@@ -142,10 +143,17 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         except Exception as error:  # the polling loop meets the same error, and has the patience for it
             self._logger.debug("a wake-up poll failed: %s", error)
 
-    def _cancelling(self, run_id: UUID) -> None:
+    def _changed(self, run_id: UUID, state: StateType) -> None:
+        """What Prefect says of a live run: somebody wants it cancelled, held or to go on."""
         live = self._live.get(run_id)
-        if live is not None and not live.cancelled and self._runs_task_group is not None:
+        if live is None or live.cancelled or self._runs_task_group is None:
+            return
+        if state in (StateType.CANCELLING, StateType.CANCELLED):
             self._runs_task_group.start_soon(live.cancel)
+        elif state is StateType.PAUSED and not live.held:
+            self._runs_task_group.start_soon(live.hold)
+        elif state is StateType.RUNNING and live.held:
+            self._runs_task_group.start_soon(live.release)
 
     def _lost(self, run_id: UUID) -> None:
         """Somebody else closed the run meanwhile: it is not ours to go on with, nor to report on."""
@@ -168,14 +176,18 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             },
         }
 
-    async def _look_for_cancelling(self) -> None:
-        """Events may be lost: while runs are alive, their states are read too."""
+    async def _look_at_states(self) -> None:
+        """Events may be lost: while runs are alive, their states are read too, more often while one is held."""
+        cancelled: set[UUID] = set()
         while True:
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.4 if any(live.held for live in self._live.values()) else 2)
             ids = [run_id for run_id, live in self._live.items() if not live.cancelled]
-            if ids:
-                for run_id in await cancelling_among(self.client, ids):
-                    self._cancelling(run_id)
+            states = await states_of(self.client, ids) if ids else {}
+            for run_id, state in states.items():
+                # a run that says so itself is about to end; twice seen, somebody set it in Prefect
+                if state is not StateType.CANCELLED or run_id in cancelled:
+                    self._changed(run_id, state)
+            cancelled = {run_id for run_id, state in states.items() if state is StateType.CANCELLED}
 
     # one run -----------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from taskcenter.models import AuditEntry
 from taskcenter.ports import Changes
 from taskcenter.settings import Settings
 from taskcenter.status import TERMINAL_RUN, RunPhase
-from taskcenter_adapter.orphans import hand_over
+from taskcenter_adapter.orphans import hand_over, held_file
 from taskcenter_adapter.reconcile import reconcile_run
 from taskcenter_adapter.runtime import Runtime
 
@@ -67,6 +67,17 @@ class RunRecords:
                 audit = (entry,)
             runtime.store.record(Changes(runs=(run.model_copy(update={"phase": RunPhase.CANCELLING}),), audit=audit))
 
+    def hold(self, run_id: str) -> None:
+        """A person holds the run: its process looks for this file, and its row says so."""
+        file = held_file(self._settings.home, run_id)
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file.touch(mode=0o600)
+        self.settle(run_id)
+
+    def release(self, run_id: str) -> None:
+        held_file(self._settings.home, run_id).unlink(missing_ok=True)
+        self.settle(run_id)
+
     def settle(self, run_id: str) -> None:
         """The run's row and steps as Prefect has the run now."""
         with self._open() as runtime:
@@ -74,6 +85,7 @@ class RunRecords:
 
     def done(self, run_id: str) -> None:
         """This worker has nothing more to do with the run."""
+        held_file(self._settings.home, run_id).unlink(missing_ok=True)
         hand_over(self._settings.home, run_id)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from .warm_pool import LOST, Started, WarmPool, WarmProcessAway
 from .warm_run import is_ours
 from .worker_record import RunRecords
-from .worker_tree import GRACE, MARK, end_processes, mark_of, processes_of
+from .worker_tree import GRACE, MARK, continue_processes, end_processes, mark_of, processes_of, stop_processes
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -36,6 +36,8 @@ _STOPPED = "The worker was stopped, and its runs with it."
 _STOP_GRACE = 8.0
 """At a stop of the worker: whoever stops it does not wait much longer."""
 _SAY_SECONDS = 3.0
+_STAND_STILL = ("flows.run_task.python",)
+"""Flows whose work is in their own process, without a connection to anything of ours while they work."""
 _HOOKS_SECONDS = 60.0
 
 
@@ -56,6 +58,7 @@ class LiveRun:
         self.started: Started | None = None
         self.cancelled = False
         self.lost = False
+        self.held = False
         self._warm, self._channel, self._client = warm, channel, client
         self._propose_crashed, self._logger, self._records = crashed, logger, records
         self._request: dict[str, Any] = {}
@@ -65,6 +68,8 @@ class LiveRun:
         """For the eye."""
         if self.lost or self.cancelled:
             return "ending"
+        if self.held:
+            return "paused"
         return "running" if self.started is not None else "starting"
 
     # starting ----------------------------------------------------------------------------------------
@@ -152,6 +157,10 @@ class LiveRun:
         return self.started.pid if self.started is not None and not self.started.ended.done() else None
 
     async def _crashed(self, message: str) -> None:
+        with contextlib.suppress(Exception):  # a server that does not answer: the proposal below says so
+            state = (await self._client.read_flow_run(self.flow_run.id)).state
+            if state is not None and state.is_final():
+                return  # its end was told by the run itself (a limit), or by somebody else
         await self._propose_crashed(self.flow_run, message)
         await self._run_hooks(Crashed(message=message))
 
@@ -167,6 +176,32 @@ class LiveRun:
                 started = await self._warm.launch(request)
                 await asyncio.wait_for(started.ended, _HOOKS_SECONDS)
 
+    # holding -----------------------------------------------------------------------------------------
+
+    async def hold(self) -> None:
+        """A person holds it: no new step, checkpoints wait, and its processes stand still until ``release``."""
+        if self.held or self.cancelled or self.lost:
+            return
+        self.held = True
+        run_id = str(self.flow_run.id)
+        await asyncio.to_thread(self._records.hold, run_id)
+        stopped: set[int] = set()
+        while self.held and self.started is not None and not self.started.ended.done():
+            stopped |= await asyncio.to_thread(stop_processes, run_id, self._pid(), self._stands_still(), stopped)
+            await asyncio.sleep(0.3)
+
+    def _stands_still(self) -> bool:
+        """Whether the run's own process may be stopped too: only where it has nothing open on a server."""
+        entrypoint = str((self._request.get("deployment") or {}).get("entrypoint") or "")
+        return entrypoint in _STAND_STILL
+
+    async def release(self) -> None:
+        """It goes on where it was."""
+        self.held = False
+        run_id = str(self.flow_run.id)
+        await asyncio.to_thread(self._records.release, run_id)
+        await asyncio.to_thread(continue_processes, run_id, self._pid())
+
     # cancelling --------------------------------------------------------------------------------------
 
     async def cancel(self) -> None:
@@ -177,6 +212,8 @@ class LiveRun:
         if self.cancelled or said is ControlSignalStatus.ALREADY_CONCLUDED:
             return
         self.cancelled = True
+        if self.held:
+            await self.release()  # what stands still hears no signal
         await asyncio.to_thread(self._records.cancelling, str(self.flow_run.id))
         if self.started is None:
             await self._say_cancelled()

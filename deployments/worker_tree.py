@@ -15,7 +15,17 @@ import psutil
 
 from taskcenter_adapter.orphans import MARK, process_started, worker_lives
 
-__all__ = ["GRACE", "MARK", "end_processes", "left_behind", "mark_of", "own_identity", "processes_of"]
+__all__ = [
+    "GRACE",
+    "MARK",
+    "continue_processes",
+    "end_processes",
+    "left_behind",
+    "mark_of",
+    "own_identity",
+    "processes_of",
+    "stop_processes",
+]
 
 GRACE = 10.0
 """Seconds between TERM and KILL."""
@@ -107,6 +117,23 @@ def end_processes(
     return [process.pid for process in living]
 
 
+def stop_processes(run_id: str, pid: int | None, with_first: bool, known: set[int]) -> set[int]:
+    """Make the processes of a run stand still; gives the pids that are new to ``known``. ``pid`` only if asked to."""
+    new = set()
+    for process in processes_of(run_id, pid):
+        if process.pid not in known and (with_first or process.pid != pid):
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+                new.add(process.pid)
+    return new
+
+
+def continue_processes(run_id: str, pid: int | None) -> None:
+    for process in processes_of(run_id, pid):
+        with contextlib.suppress(psutil.Error):
+            process.resume()
+
+
 def _ask(processes: Iterable[psutil.Process], asked: set[int]) -> None:
     """TERM, once to each."""
     new = [process for process in processes if process.pid not in asked]
@@ -118,3 +145,5 @@ def _send(processes: Iterable[psutil.Process], *, kill: bool) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):  # gone in between, or not ours: the next look tells
             process.kill() if kill else process.terminate()
+            if process.status() == psutil.STATUS_STOPPED:
+                process.resume()  # a process that stands still hears no TERM

@@ -233,8 +233,18 @@ class Gateway:
         which = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "ID_DESC"}
         return list(self._pages("/task_runs/filter", which))
 
-    def set_run_state(self, run_id: str, kind: str, name: str | None = None, message: str = "") -> None:
-        state = {"type": kind, "name": name or kind.capitalize(), "message": message}
+    def set_run_state(
+        self,
+        run_id: str,
+        kind: str,
+        name: str | None = None,
+        message: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a run into a state, whatever Prefect's rules say of the way there."""
+        state: Json = {"type": kind, "name": name or kind.capitalize(), "message": message}
+        if details:
+            state["state_details"] = dict(details)
         self._call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
     def delete_run(self, run_id: str) -> None:

@@ -28,6 +28,7 @@ _TAG: Final = "taskcenter"
 _SETTLE: Final = timedelta(seconds=15)
 """A row and Prefect may differ for a moment while a run starts or ends."""
 _CHECKPOINT: Final = "reconcile_checkpoint"
+_HELD: Final = {RunPhase.PAUSED, RunPhase.CANCELLING}
 _OVERLAP: Final = timedelta(minutes=10)
 
 
@@ -192,7 +193,7 @@ def _compare_run(
     if run.status is status:
         if repair and run.status in TERMINAL_RUN:
             _close_steps(store, run, now, report)
-        elif repair and run.phase is not phase and status is RunStatus.QUEUED:
+        elif repair and run.phase is not phase and (status is RunStatus.QUEUED or _HELD & {run.phase, phase}):
             store.record(Changes(runs=(run.model_copy(update={"phase": phase}),)))
         return
     if run.status in TERMINAL_RUN and status not in TERMINAL_RUN:

@@ -39,7 +39,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "plan": ("planning:plan", "Say what a run would do, step by step; nothing is executed."),
         "run": ("running:run", "Run a task and watch it."),
-        "runs": ("runs:runs", "List runs, show or cancel one, read or follow its log."),
+        "runs": ("runs:runs", "List runs, show one, read its log, cancel or hold it."),
     },
     "Schedule": {
         "scheduler": ("scheduling:scheduler", "The scheduler: its state, who leads, pause and resume it."),

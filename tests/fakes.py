@@ -116,6 +116,17 @@ class FakeGateway(Gateway):
         self._reach()
         return self.runs.get(run_id)
 
+    def set_run_state(
+        self,
+        run_id: str,
+        kind: str,
+        name: str | None = None,
+        message: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._reach()
+        self.runs[run_id] |= {"state_type": kind, "state_name": name or kind.capitalize()}
+
     def ask_cancel(self, run_id: str, message: str) -> str:
         """As Prefect does: at once for a run that waits."""
         self._reach()

@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 
 from taskcenter.models import Run
 from taskcenter.status import TERMINAL_RUN
-from taskcenter_console.services import cancelling, runs
+from taskcenter_console.services import cancelling, pausing, runs
 
 from .depends import CALLER, CenterOf
 from .problems import documented
-from .wire_runs import CancelRequest, LogPage, LogQuery, RunPage, RunQuery, RunRequest, RunView, StepList
+from .wire_runs import LogPage, LogQuery, RunPage, RunQuery, RunRequest, RunView, StepList, WhyRequest
 
 __all__ = ["MAX_WAIT", "router"]
 
@@ -91,12 +91,24 @@ def get_run(center: CenterOf, run_id: str) -> RunView:
     status_code=202,
     responses={200: {"model": Run, "description": "It is over."}, **documented(404, 409, 422, 503)},
 )
-def cancel_run(center: CenterOf, run_id: str, response: Response, body: CancelRequest | None = None) -> Run:
+def cancel_run(center: CenterOf, run_id: str, response: Response, body: WhyRequest | None = None) -> Run:
     """Cancel a run. One that waits is cancelled at once; one at work says `cancelled` when all of it is gone."""
-    run = cancelling.cancel(center, run_id, CALLER, reason=(body or CancelRequest()).reason)
+    run = cancelling.cancel(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
     if run.status in TERMINAL_RUN:
         response.status_code = 200
     return run
+
+
+@router.post("/runs/{run_id}/pause", responses=documented(404, 409, 422, 503))
+def pause_run(center: CenterOf, run_id: str, body: WhyRequest | None = None) -> Run:
+    """Hold a run at work: its processes stand still, no new step starts, no time-out counts."""
+    return pausing.pause(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
+
+
+@router.post("/runs/{run_id}/continue", responses=documented(404, 409, 422, 503))
+def continue_run(center: CenterOf, run_id: str, body: WhyRequest | None = None) -> Run:
+    """Let a held run go on where it was."""
+    return pausing.proceed(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
 
 
 @router.get("/runs/{run_id}/steps", responses=documented(404, 409))

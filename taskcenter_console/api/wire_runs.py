@@ -13,7 +13,6 @@ from taskcenter.status import RunStatus
 from .wire_composites import Json
 
 __all__ = [
-    "CancelRequest",
     "Expected",
     "LogPage",
     "LogQuery",
@@ -26,6 +25,7 @@ __all__ = [
     "RunRequest",
     "RunView",
     "StepList",
+    "WhyRequest",
 ]
 
 
@@ -39,8 +39,8 @@ class RunRequest(Model):
     confirm: bool = Field(False, description="Needed for a task with a danger text.")
 
 
-class CancelRequest(Model):
-    """Why a run is to be cancelled."""
+class WhyRequest(Model):
+    """Why a run is cancelled, held or let go on."""
 
     reason: str = Field("", max_length=1000, description="Stands in the audit and in the run's message.")
 

@@ -12,7 +12,7 @@ from . import common
 from .common import Out, output
 
 if TYPE_CHECKING:
-    from taskcenter.models import LogLine
+    from taskcenter.models import LogLine, Run
 
 __all__ = ["runs", "say_run"]
 
@@ -23,7 +23,10 @@ _CANCEL_SECONDS = 30.0
 
 @click.group()
 def runs() -> None:
-    """List runs, show or cancel one, read or follow its log. A run is named by its id or the first characters of it."""
+    """List runs, show one, read its log, cancel it, hold it and let it go on.
+
+    A run is named by its id or the first characters of it.
+    """
 
 
 @runs.command("list")
@@ -135,15 +138,44 @@ def cancel(run_ids: tuple[str, ...], reason: str, wait: bool, out: Out) -> int:
         asked = [cancelling.cancel(center, run_id, common.caller(), reason=reason) for run_id in found]
         if wait:
             asked = [service.wait(center, run.id, timeout=_CANCEL_SECONDS) for run in asked]
+    _say_each(asked, out)
+    return 1 if wait and any(run.status not in TERMINAL_RUN for run in asked) else 0
+
+
+def _say_each(changed: list[Run], out: Out) -> None:
     if out.json:
-        emit({"items": [run.to_json() for run in asked]})
-    for run in asked if not out.json else ():
+        emit({"items": [run.to_json() for run in changed]})
+        return
+    for run in changed:
         if out.quiet:
             say(run.id)
         else:
             phase = f" ({run.phase.value})" if run.phase else ""
             say(f"{run.id[:8]}  {run.task_slug}  {mark(run.status.value)}{phase}  {_first(run.message)}")
-    return 1 if wait and any(run.status not in TERMINAL_RUN for run in asked) else 0
+
+
+@runs.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the audit and in the run's message.")
+@output
+def pause(run_ids: tuple[str, ...], reason: str, out: Out) -> None:
+    """Hold runs at work: their processes stand still, no new step starts, no time-out counts."""
+    from taskcenter_console.services import pausing
+
+    with common.open_center() as center:
+        _say_each([pausing.pause(center, run_id, common.caller(), reason=reason) for run_id in run_ids], out)
+
+
+@runs.command("continue")
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the audit.")
+@output
+def continue_runs(run_ids: tuple[str, ...], reason: str, out: Out) -> None:
+    """Let held runs go on where they were."""
+    from taskcenter_console.services import pausing
+
+    with common.open_center() as center:
+        _say_each([pausing.proceed(center, run_id, common.caller(), reason=reason) for run_id in run_ids], out)
 
 
 @runs.command()
