@@ -10,7 +10,7 @@ from typing import Any
 
 from .models import OutboxEvent, Run, Task
 
-__all__ = ["EVENTS", "run_finished", "run_overdue", "run_started", "task_changed"]
+__all__ = ["EVENTS", "run_finished", "run_overdue", "run_started", "task_changed", "task_paused"]
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "task_run_started": ("runId", "taskId", "origin", "attempt", "totalAttempts", "startedAt", "triggerId"),
@@ -18,6 +18,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "runId", "taskId", "origin", "status", "attempt", "finishedAt", "durationMs", "error", "triggerId",
     ),
     "task_run_overdue": ("runId", "taskId", "origin", "startedAt", "limitSeconds"),
+    "task_paused_by_rule": ("taskId", "slug", "reason"),
     "task:created": ("taskId", "slug", "revision"),
     "task:updated": ("taskId", "slug", "revision"),
     "task:deleted": ("taskId", "slug", "revision"),
@@ -73,6 +74,11 @@ def run_overdue(run: Run, limit: float, now: datetime) -> OutboxEvent:
         startedAt=_iso(run.started_at),
         limitSeconds=limit,
     )
+
+
+def task_paused(task: Task, reason: str, now: datetime) -> OutboxEvent:
+    """By a rule and not by a person."""
+    return _event("task_paused_by_rule", now, taskId=task.id, slug=task.slug, reason=reason)
 
 
 def task_changed(verb: str, task: Task, now: datetime) -> OutboxEvent:

@@ -21,6 +21,7 @@ from taskcenter_adapter.runtime import spool_folder
 from .api.app import make_app
 from .scheduler.leader import Scheduler
 from .services.center import Center
+from .services.enforcing import pause_after_failures
 from .services.rescuing import Rescuer
 
 __all__ = ["serve"]
@@ -57,6 +58,8 @@ class _Housekeeper(threading.Thread):
                         _LOG.info("%d spooled records were written", replayed)
                     for run_id in close_orphans(self._settings.home, center.gateway):
                         _LOG.info("run %s: its process is gone, Prefect was told", run_id)
+                    for task in pause_after_failures(center, utc_now()):
+                        _LOG.warning("task %s is paused: maxFailures", task.slug)
                     report = reconcile(center.store, center.gateway, utc_now())
                     for difference in report.differences:
                         if difference.repaired:
