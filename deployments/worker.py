@@ -15,6 +15,7 @@ import contextlib
 import functools
 import os
 import tempfile
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -28,7 +29,10 @@ from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
+from taskcenter.scheduling.admission import start_order
+from taskcenter.scheduling.state import Limits, OpenRun
 from taskcenter.settings import Settings
+from taskcenter_adapter.mapping import priority_of
 
 from .warm_pool import WarmPool, WarmProcessAway
 from .worker_leases import WorkerLeases
@@ -42,6 +46,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 __all__ = ["TaskCenterJobConfiguration", "TaskCenterWorker", "TaskCenterWorkerResult"]
+
+
+_FRESH = 0.5
+"""Seconds for which what a poll found waiting is good."""
 
 
 class TaskCenterJobConfiguration(ProcessJobConfiguration):
@@ -75,6 +83,8 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             await asyncio.to_thread(end_processes, left_behind)
         self._live: dict[UUID, LiveRun] = {}
         self._queues: dict[UUID | None, WorkQueue] = {}
+        self._backlog: list[WorkerFlowRunResponse] = []
+        self._looked = 0.0
         self._identity = own_identity()
         self._records = RunRecords(Settings.from_env(), self._logger)
         self._leases = WorkerLeases(Settings.from_env(), self._logger)
@@ -129,13 +139,40 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         """Submit what is due; what is not yet is a time to wake at. Until then it stays Scheduled in Prefect."""
         now = datetime.now(UTC)
         due = []
-        for entry in flow_run_response:
+        for entry in await self._ordered(flow_run_response, now):
             slot = entry.flow_run.next_scheduled_start_time or entry.flow_run.expected_start_time
             if slot is None or slot <= now:
                 due.append(entry)
             else:
                 self._waker.wake_at(slot)
-        return await super()._submit_scheduled_flow_runs(due)
+        taken = await super()._submit_scheduled_flow_runs(due)
+        self._backlog = [entry for entry in due if entry.flow_run.id not in self._submitting_flow_run_ids]
+        self._looked = time.monotonic()
+        return taken
+
+    async def _ordered(self, entries: list[WorkerFlowRunResponse], now: datetime) -> list[WorkerFlowRunResponse]:
+        """Priority, then slot, then age; who waits long goes first in the end. (``scheduling.admission``)"""
+        limits = Limits()
+
+        def key(entry: WorkerFlowRunResponse) -> tuple[int, datetime, datetime, str]:
+            run, queue = entry.flow_run, self._queues.get(entry.work_queue_id)
+            slot = run.next_scheduled_start_time or run.expected_start_time
+            priority = priority_of(run.tags, queue.name if queue else None)
+            return start_order(OpenRun(str(run.id), "", run.created or now, slot=slot, priority=priority), now, limits)
+
+        for queue_id in {entry.work_queue_id for entry in entries} - self._queues.keys():
+            with contextlib.suppress(ObjectNotFound):
+                self._queues[queue_id] = await self.client.read_work_queue(queue_id)
+        return sorted(entries, key=key)
+
+    async def _place_free(self) -> None:
+        """A run has ended: the next one that was found waiting, without asking again when that was just now."""
+        if not self._backlog or time.monotonic() - self._looked > _FRESH or self._polling.locked():
+            self._waker.wake()
+            return
+        async with self._polling:
+            await super()._submit_scheduled_flow_runs(self._backlog)
+            self._backlog = [e for e in self._backlog if e.flow_run.id not in self._submitting_flow_run_ids]
 
     async def _wake(self) -> None:
         try:
@@ -215,7 +252,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             with anyio.CancelScope(shield=True):
                 await self._leases.give_up(flow_run.id)
             self._release_limit_slot(flow_run.id)
-            self._waker.wake()
+            await self._place_free()
 
     async def _claim(self, flow_run: FlowRun) -> TaskCenterJobConfiguration | None:
         """Pending, so that no other worker takes it, and what it shall run with; None when it is not ours."""

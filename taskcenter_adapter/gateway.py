@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from taskcenter.errors import NotFound, Refused, ServerAway
+from taskcenter.status import Priority
 
 __all__ = ["Gateway"]
 
@@ -30,6 +31,7 @@ class Gateway:
         self.api_url = api_url.rstrip("/")
         self._tries = tries
         self._flows: dict[str, str] = {}
+        self._queued: set[str] = set()
         self._lock = threading.Lock()
         self._client = httpx.Client(base_url=self.api_url, timeout=timeout, trust_env=False)
 
@@ -94,6 +96,34 @@ class Gateway:
             self._call("POST", "/work_pools/", {"name": name, "type": kind, "base_job_template": {}})
             return True
         return False
+
+    def ensure_queues(self, pool: str) -> None:
+        """One queue for each priority; Prefect's own ``default`` comes after them."""
+        if pool in self._queued:
+            return
+        for rank, priority in enumerate(Priority, start=1):
+            try:
+                self._call("GET", f"/work_pools/{pool}/queues/{priority.value}")
+            except NotFound:
+                body = {
+                    "name": priority.value,
+                    "priority": rank,
+                    "description": f"runs with the priority {priority.value}",
+                }
+                self._call("POST", f"/work_pools/{pool}/queues", body)
+        self._queued.add(pool)
+
+    def waiting_runs(self, pool: str, before: datetime) -> list[tuple[str, Json]]:
+        """The runs that a worker of the pool would be given, each with the name of its queue; at most 200 of each."""
+        found: list[tuple[str, Json]] = []
+        for queue in self._call("POST", f"/work_pools/{pool}/queues/filter", {"limit": _PAGE}):
+            body = {"work_queue_names": [queue["name"]], "scheduled_before": before.isoformat(), "limit": _PAGE}
+            entries = self._call("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", body)
+            found += [(str(queue["name"]), entry["flow_run"]) for entry in entries]
+        return found
+
+    def set_run_tags(self, run_id: str, tags: Sequence[str]) -> None:
+        self._call("PATCH", f"/flow_runs/{run_id}", {"tags": list(tags)})
 
     def workers_online(self, pool: str) -> int:
         try:

@@ -51,6 +51,17 @@ class FakeGateway(Gateway):
         self.pools.add(name)
         return new
 
+    def ensure_queues(self, pool: str) -> None:
+        self._reach()
+
+    def waiting_runs(self, pool: str, before: datetime) -> list[tuple[str, Json]]:
+        self._reach()
+        return [("normal", run) for run in self.runs.values() if run.get("state_type", "SCHEDULED") == "SCHEDULED"]
+
+    def set_run_tags(self, run_id: str, tags: Sequence[str]) -> None:
+        self._reach()
+        self.runs[run_id]["tags"] = list(tags)
+
     def flow_id(self, name: str) -> str:
         self._reach()
         return f"flow:{name}"
