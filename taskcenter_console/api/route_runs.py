@@ -12,11 +12,22 @@ from starlette.concurrency import run_in_threadpool
 
 from taskcenter.models import Run
 from taskcenter.status import TERMINAL_RUN
-from taskcenter_console.services import cancelling, pausing, runs
+from taskcenter_console.services import cancelling, pausing, repeating, runs
 
 from .depends import CALLER, CenterOf
 from .problems import documented
-from .wire_runs import LogPage, LogQuery, RunPage, RunQuery, RunRequest, RunView, StepList, WhyRequest
+from .wire_runs import (
+    AgainRequest,
+    Comparison,
+    LogPage,
+    LogQuery,
+    RunPage,
+    RunQuery,
+    RunRequest,
+    RunView,
+    StepList,
+    WhyRequest,
+)
 
 __all__ = ["MAX_WAIT", "router"]
 
@@ -109,6 +120,25 @@ def pause_run(center: CenterOf, run_id: str, body: WhyRequest | None = None) -> 
 def continue_run(center: CenterOf, run_id: str, body: WhyRequest | None = None) -> Run:
     """Let a held run go on where it was."""
     return pausing.proceed(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
+
+
+@router.post("/runs/{run_id}/retry", status_code=202, responses=documented(404, 409, 422, 503))
+def retry_run(center: CenterOf, run_id: str, body: AgainRequest | None = None) -> Run:
+    """Run the same again, with the same payload and choices: a new run that names the old one."""
+    return repeating.retry(center, run_id, CALLER, confirm=(body or AgainRequest()).confirm)
+
+
+@router.post("/runs/{run_id}/resume", status_code=202, responses=documented(404, 409, 422, 503))
+def resume_run(center: CenterOf, run_id: str, body: AgainRequest | None = None) -> Run:
+    """Run a composite on from where it failed."""
+    asked = body or AgainRequest()
+    return repeating.resume(center, run_id, CALLER, step=asked.step, confirm=asked.confirm)
+
+
+@router.get("/runs/{run_id}/compare/{other_id}", responses=documented(404, 409))
+def compare_runs(center: CenterOf, run_id: str, other_id: str) -> Comparison:
+    """What is different between two runs."""
+    return Comparison.model_validate(repeating.compare(center, run_id, other_id))
 
 
 @router.get("/runs/{run_id}/steps", responses=documented(404, 409))

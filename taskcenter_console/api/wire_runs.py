@@ -13,6 +13,9 @@ from taskcenter.status import RunStatus
 from .wire_composites import Json
 
 __all__ = [
+    "AgainRequest",
+    "Comparison",
+    "DifferenceView",
     "Expected",
     "LogPage",
     "LogQuery",
@@ -37,6 +40,26 @@ class RunRequest(Model):
     dry_run: bool = False
     at: Utc | None = Field(None, description="When; now if absent.")
     confirm: bool = Field(False, description="Needed for a task with a danger text.")
+
+
+class AgainRequest(Model):
+    """How a run is repeated."""
+
+    step: str | None = Field(None, max_length=200, description="Of a resume: this step and all after it run again.")
+    confirm: bool = Field(False, description="Needed for a task with a danger text.")
+
+
+class DifferenceView(Model):
+    what: str = Field(description="A field of the run, or `steps.<key>.<field>`.")
+    first: Any
+    second: Any
+
+
+class Comparison(Model):
+    """Two runs side by side."""
+
+    runs: list[Run]
+    differences: list[DifferenceView]
 
 
 class WhyRequest(Model):

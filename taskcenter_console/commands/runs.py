@@ -180,6 +180,55 @@ def continue_runs(run_ids: tuple[str, ...], reason: str, out: Out) -> None:
 
 @runs.command()
 @click.argument("run_id", metavar="RUN")
+@click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
+@output
+def retry(run_id: str, yes: bool, out: Out) -> None:
+    """Run the same again, with the same payload and choices: a new run that names the old one."""
+    from taskcenter_console.services import repeating
+
+    with common.open_center() as center:
+        _say_each([repeating.retry(center, run_id, common.caller(), confirm=yes)], out)
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--from", "step", metavar="STEP", help="Run this step and all after it again, whatever they were.")
+@click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
+@output
+def resume(run_id: str, step: str | None, yes: bool, out: Out) -> None:
+    """Run a composite on from where it failed: results of steps that succeeded are used again."""
+    from taskcenter_console.services import repeating
+
+    with common.open_center() as center:
+        _say_each([repeating.resume(center, run_id, common.caller(), step=step, confirm=yes)], out)
+
+
+@runs.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@output
+def compare(first: str, second: str, out: Out) -> int:
+    """Say what is different between two runs; the exit code is 1 when something is."""
+    from taskcenter_console.services import repeating
+
+    with common.open_center() as center:
+        found = repeating.compare(center, first, second)
+    if out.json:
+        emit(found)
+    elif out.quiet:
+        for item in found["differences"]:
+            say(item["what"])
+    else:
+        columns = ("what", found["runs"][0]["id"][:8], found["runs"][1]["id"][:8])
+        rows = [
+            [item["what"], common.short(item["first"]), common.short(item["second"])] for item in found["differences"]
+        ]
+        table(columns, rows, empty="both runs went the same way")
+    return 1 if found["differences"] else 0
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
 @click.option("--after", type=int, default=-1, metavar="N", help="Only lines after this sequence number.")
 @click.option("--step", metavar="STEP", help="Only lines of this step.")
