@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from taskcenter_console.services import queue, workers
 from taskcenter_console.services import runs as run_service
 from taskcenter_console.services import tasks as task_service
 from tests.integration.conftest import LiveCenter
-from tests.integration.workers import Bench, begin
+from tests.integration.workers import Bench, begin, wait
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="warm processes are forked on Linux only")
 
@@ -67,7 +68,12 @@ def test_high_first_then_as_they_came_and_a_bump_counts(
 
 def test_the_worker_and_its_processes_are_shown(live_center: LiveCenter, one_place: Callable[[], Bench]) -> None:
     bench = one_place()
-    [found] = [w for w in workers.listing(live_center.center) if w["processes"][0]["pid"] == bench.worker.process.pid]
+
+    def known() -> list[dict[str, Any]]:
+        found = workers.listing(live_center.center)
+        return [worker for worker in found if worker["processes"][0]["pid"] == bench.worker.process.pid]
+
+    [found] = wait(known, 20, bench.tail)
     assert (found["state"], found["limit"], found["pool"]) == ("online", 1, "taskcenter")
     roles = {process["role"]: process for process in found["processes"]}
     assert roles["warm"]["pid"] == bench.zygote().pid
