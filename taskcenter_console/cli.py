@@ -48,6 +48,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "backfill": ("triggers:backfill", "Run slots of the past: first the dates, then the runs."),
     },
     "Look after": {
+        "stats": ("stats:stats", "Numbers about runs: counts, durations, failures."),
         "workers": ("queue:workers", "Who executes: workers and their processes."),
         "db": ("upkeep:db", "Look at Task Center's own database and bring it to this version."),
         "reconcile": ("upkeep:reconcile", "Make the run records agree with Prefect."),
