@@ -127,6 +127,7 @@ class LiveRun:
             with anyio.move_on_after(_SAY_SECONDS, shield=True):  # Prefect's client goes on asking a dead server
                 if not self.cancelled and not self.lost and not self._concluded():
                     await self._crashed(_STOPPED)
+                    await self._settle()
             raise
         if self.lost:
             await self._end_tree(0)
