@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ class Chaos:
                 found.append(f"root {root} went on after a success")
             if attempts[-1]["status"] == "failed" and len(attempts) < 3:
                 found.append(f"root {root} failed and was tried {len(attempts)} times only")
-            for before, after in zip(attempts, attempts[1:], strict=False):
+            for before, after in pairwise(attempts):
                 if after["startedAt"] and before["finishedAt"] and after["startedAt"] < before["finishedAt"]:
                     found.append(f"attempts {before['attempt']} and {after['attempt']} of {root} overlapped")
         overlaps = self.folder / "overlaps"
