@@ -120,14 +120,16 @@ async def execute(
     overrides: Overrides = Overrides(),
     secret: Callable[[str], str] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    may_start: Callable[[], Awaitable[None]] | None = None,
 ) -> CompositeResult:
     """Run every step that the walker lets start, at most ``max_parallel`` at once.
 
     ``scope`` holds ``inputs``, ``run``, ``task`` and ``env`` for templates. ``work`` returns the step's result or
-    raises; ``observe`` is called for each transition, in order, and must not block. When this coroutine is
+    raises; ``observe`` is called for each transition, in order, and must not block. Each step waits for ``may_start``
+    first. When this coroutine is
     cancelled, the running steps are cancelled too and every open step is observed as skipped before it leaves.
     """
-    run = _Run(spec, work, observe, now, scope, overrides, secret)
+    run = _Run(spec, work, observe, now, scope, overrides, secret, may_start)
     return await run.go(should_stop)
 
 
@@ -141,7 +143,9 @@ class _Run:
         scope: Mapping[str, Any],
         overrides: Overrides,
         secret: Callable[[str], str] | None,
+        may_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self.may_start = may_start
         self.spec, self.work, self.observe, self.now, self.secret = spec, work, observe, now, secret
         graph = compile_graph(spec)
         self.walker = Walker(graph, overrides)
@@ -168,9 +172,10 @@ class _Run:
                     if self.walker.halted is None:
                         self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
                     self._cancel_running()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self.walker.halted is None:
-                self._apply(self.walker.halt(Reason(ReasonCode.CANCELLED)))
+                code = ReasonCode.TIMED_OUT if error.args == ("timed_out",) else ReasonCode.CANCELLED
+                self._apply(self.walker.halt(Reason(code)))
             await self._stop_running()
             # from the tasks and not from the queue: their callbacks may not have been called yet
             for key, task in list(self.running.items()):
@@ -252,6 +257,8 @@ class _Run:
         started: datetime | None = None
         call: StepCall | None = None
         try:
+            if self.may_start is not None:
+                await self.may_start()
             if step.map_over is None:
                 call = StepCall(key, step, self._payload(step, {}), self.waves[key])
                 self.calls[key] = call
@@ -320,6 +327,8 @@ class _Run:
         call: StepCall | None = None
         async with gate:
             try:
+                if self.may_start is not None:
+                    await self.may_start()
                 call = StepCall(
                     key, step, self._payload(step, {"item": item, "index": index}), self.waves[step.step_key]
                 )

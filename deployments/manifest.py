@@ -53,7 +53,7 @@ def manifest(tasks: Sequence[Task]) -> str:
                 "entrypoint": wanted["entrypoint"],
                 "parameters": wanted["parameters"],
                 "tags": wanted["tags"],
-                "work_pool": {"name": POOL},
+                "work_pool": {"name": POOL, "work_queue_name": wanted["work_queue_name"]},
                 "schedules": [],
             }
         )

@@ -13,7 +13,16 @@ from .spec import MANAGED_TAG, POOL, deployment_of
 
 __all__ = ["Change", "apply", "diff", "publish", "same_schedule"]
 
-_COMPARED = ("description", "entrypoint", "parameters", "tags", "work_pool_name", "paused", "job_variables")
+_COMPARED = (
+    "description",
+    "entrypoint",
+    "parameters",
+    "tags",
+    "work_pool_name",
+    "work_queue_name",
+    "paused",
+    "job_variables",
+)
 _WRITTEN = (*_COMPARED, "parameter_openapi_schema", "enforce_parameter_schema", "concurrency_limit")
 
 
@@ -112,6 +121,7 @@ def _schedule_text(schedule: Mapping[str, Any]) -> str:
 def apply(gateway: Gateway, changes: Sequence[Change]) -> None:
     """Carry out what ``diff`` found. Schedules that stay keep their ids, and so their idempotency keys."""
     gateway.ensure_pool(POOL)
+    gateway.ensure_queues(POOL)
     for change in changes:
         if change.kind == "create" and change.wanted is not None:
             body = {name: change.wanted[name] for name in _WRITTEN}

@@ -116,6 +116,7 @@ def deployment_of(task: Task) -> dict[str, Any]:
         "enforce_parameter_schema": True,
         "tags": sorted({MANAGED_TAG, *task.tags}),
         "work_pool_name": POOL,
+        "work_queue_name": task.priority.value,
         "paused": task.status is not TaskStatus.ACTIVE,
         "concurrency_limit": task.max_concurrent or None,
         "job_variables": {},

@@ -15,31 +15,41 @@ import contextlib
 import functools
 import os
 import tempfile
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
 import anyio.abc
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runner._control_channel import ControlChannel
 from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
+from taskcenter.scheduling.admission import start_order
+from taskcenter.scheduling.state import Limits, OpenRun
 from taskcenter.settings import Settings
-from taskcenter_adapter.orphans import hand_over
+from taskcenter_adapter.mapping import priority_of
 
 from .warm_pool import WarmPool, WarmProcessAway
+from .worker_leases import WorkerLeases
+from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
-from .worker_wake import Waker, cancelling_among
+from .worker_wake import Waker, states_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 __all__ = ["TaskCenterJobConfiguration", "TaskCenterWorker", "TaskCenterWorkerResult"]
+
+
+_FRESH = 0.5
+"""Seconds for which what a poll found waiting is good."""
 
 
 class TaskCenterJobConfiguration(ProcessJobConfiguration):
@@ -73,11 +83,14 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             await asyncio.to_thread(end_processes, left_behind)
         self._live: dict[UUID, LiveRun] = {}
         self._queues: dict[UUID | None, WorkQueue] = {}
+        self._backlog: list[WorkerFlowRunResponse] = []
+        self._looked = 0.0
         self._identity = own_identity()
-        self._home = Settings.from_env().home
+        self._records = RunRecords(Settings.from_env(), self._logger)
+        self._leases = WorkerLeases(Settings.from_env(), self._logger)
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
         self._polling = asyncio.Lock()
-        self._waker = Waker(self._wake, self._cancelling, self._logger)
+        self._waker = Waker(self._wake, self._changed, self._logger)
         begin = asyncio.create_task(self._warm.start())
         # on the stack below the runs, which need it to their end
         self._channel = await self._exit_stack.enter_async_context(ControlChannel())
@@ -86,8 +99,9 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             await begin
         self._logger.info("warm process %s: %s", self._warm.pid, self._warm.facts)
         self._services = await self._exit_stack.enter_async_context(anyio.create_task_group())
-        for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_for_cancelling):
+        for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_at_states):
             self._services.start_soon(service)
+        self._services.start_soon(self._leases.keep, self._facts, self._lost)
 
     async def teardown(self, *exc_info: Any) -> None:
         self._services.cancel_scope.cancel()
@@ -96,6 +110,8 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         finally:
             with anyio.CancelScope(shield=True):
                 await self._warm.close()
+                await asyncio.to_thread(self._records.close)
+                await asyncio.to_thread(self._leases.close)
 
     def _record_work_pool_snapshot(self, work_pool: WorkPool) -> None:
         """A pool made for process workers has the same job variables, and cannot be given another type."""
@@ -123,13 +139,40 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         """Submit what is due; what is not yet is a time to wake at. Until then it stays Scheduled in Prefect."""
         now = datetime.now(UTC)
         due = []
-        for entry in flow_run_response:
+        for entry in await self._ordered(flow_run_response, now):
             slot = entry.flow_run.next_scheduled_start_time or entry.flow_run.expected_start_time
             if slot is None or slot <= now:
                 due.append(entry)
             else:
                 self._waker.wake_at(slot)
-        return await super()._submit_scheduled_flow_runs(due)
+        taken = await super()._submit_scheduled_flow_runs(due)
+        self._backlog = [entry for entry in due if entry.flow_run.id not in self._submitting_flow_run_ids]
+        self._looked = time.monotonic()
+        return taken
+
+    async def _ordered(self, entries: list[WorkerFlowRunResponse], now: datetime) -> list[WorkerFlowRunResponse]:
+        """Priority, then slot, then age; who waits long goes first in the end. (``scheduling.admission``)"""
+        limits = Limits()
+
+        def key(entry: WorkerFlowRunResponse) -> tuple[int, datetime, datetime, str]:
+            run, queue = entry.flow_run, self._queues.get(entry.work_queue_id)
+            slot = run.next_scheduled_start_time or run.expected_start_time
+            priority = priority_of(run.tags, queue.name if queue else None)
+            return start_order(OpenRun(str(run.id), "", run.created or now, slot=slot, priority=priority), now, limits)
+
+        for queue_id in {entry.work_queue_id for entry in entries} - self._queues.keys():
+            with contextlib.suppress(ObjectNotFound):
+                self._queues[queue_id] = await self.client.read_work_queue(queue_id)
+        return sorted(entries, key=key)
+
+    async def _place_free(self) -> None:
+        """A run has ended: the next one that was found waiting, without asking again when that was just now."""
+        if not self._backlog or time.monotonic() - self._looked > _FRESH or self._polling.locked():
+            self._waker.wake()
+            return
+        async with self._polling:
+            await super()._submit_scheduled_flow_runs(self._backlog)
+            self._backlog = [e for e in self._backlog if e.flow_run.id not in self._submitting_flow_run_ids]
 
     async def _wake(self) -> None:
         try:
@@ -137,19 +180,51 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         except Exception as error:  # the polling loop meets the same error, and has the patience for it
             self._logger.debug("a wake-up poll failed: %s", error)
 
-    def _cancelling(self, run_id: UUID) -> None:
+    def _changed(self, run_id: UUID, state: StateType) -> None:
+        """What Prefect says of a live run: somebody wants it cancelled, held or to go on."""
         live = self._live.get(run_id)
-        if live is not None and not live.cancelled and self._runs_task_group is not None:
+        if live is None or live.cancelled or self._runs_task_group is None:
+            return
+        if state in (StateType.CANCELLING, StateType.CANCELLED):
             self._runs_task_group.start_soon(live.cancel)
+        elif state is StateType.PAUSED and not live.held:
+            self._runs_task_group.start_soon(live.hold)
+        elif state is StateType.RUNNING and live.held:
+            self._runs_task_group.start_soon(live.release)
 
-    async def _look_for_cancelling(self) -> None:
-        """Events may be lost: while runs are alive, their states are read too."""
+    def _lost(self, run_id: UUID) -> None:
+        """Somebody else closed the run meanwhile: it is not ours to go on with, nor to report on."""
+        live = self._live.get(run_id)
+        if live is not None and self._runs_task_group is not None:
+            self._logger.error("run %s was taken from this worker and is ended", run_id)
+            self._runs_task_group.start_soon(live.give_up)
+
+    def _facts(self) -> dict[str, Any]:
+        """What this worker says of itself."""
+        return {
+            "name": self.name,
+            "pool": self._work_pool_name,
+            "pid": os.getpid(),
+            "limit": self._limit,
+            "warm": {"pid": self._warm.pid, **self._warm.facts},
+            "runs": {
+                str(run_id): {"pid": live.started.pid if live.started else None, "phase": live.phase}
+                for run_id, live in self._live.items()
+            },
+        }
+
+    async def _look_at_states(self) -> None:
+        """Events may be lost: while runs are alive, their states are read too, more often while one is held."""
+        cancelled: set[UUID] = set()
         while True:
-            await asyncio.sleep(2)
+            await asyncio.sleep(0.4 if any(live.held for live in self._live.values()) else 2)
             ids = [run_id for run_id, live in self._live.items() if not live.cancelled]
-            if ids:
-                for run_id in await cancelling_among(self.client, ids):
-                    self._cancelling(run_id)
+            states = await states_of(self.client, ids) if ids else {}
+            for run_id, state in states.items():
+                # a run that says so itself is about to end; twice seen, somebody set it in Prefect
+                if state is not StateType.CANCELLED or run_id in cancelled:
+                    self._changed(run_id, state)
+            cancelled = {run_id for run_id, state in states.items() if state is StateType.CANCELLED}
 
     # one run -----------------------------------------------------------------------------------------
 
@@ -157,7 +232,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         if flow_run.id not in self._live:
             logger = self.get_flow_run_logger(flow_run)
             self._live[flow_run.id] = LiveRun(
-                flow_run, self._warm, self._channel, self.client, self._propose_crashed_state, logger
+                flow_run, self._warm, self._channel, self.client, self._propose_crashed_state, logger, self._records
             )
         return self._live[flow_run.id]
 
@@ -173,9 +248,11 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         finally:
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._live.pop(flow_run.id, None)
-            hand_over(self._home, str(flow_run.id))
+            self._records.done(str(flow_run.id))
+            with anyio.CancelScope(shield=True):
+                await self._leases.give_up(flow_run.id)
             self._release_limit_slot(flow_run.id)
-            self._waker.wake()
+            await self._place_free()
 
     async def _claim(self, flow_run: FlowRun) -> TaskCenterJobConfiguration | None:
         """Pending, so that no other worker takes it, and what it shall run with; None when it is not ours."""
@@ -188,7 +265,9 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
                 worker_id=self.backend_id,
             )
         )
+        claiming = asyncio.create_task(self._leases.take(flow_run.id))
         pending = await self._propose_pending_state(flow_run)
+        await claiming
         if not pending:
             reading.cancel()
             return None
@@ -235,6 +314,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
     async def _tell(self, live: LiveRun, configuration: TaskCenterJobConfiguration) -> None:
         """What Prefect's own workers report before a run starts; here it does not make the run wait."""
         assert live.started is not None
+        await self._leases.started(live.flow_run.id, live.started.pid)
         await asyncio.wait([live.started.ended], timeout=1.0)
         flow_run = live.flow_run
         with contextlib.suppress(Exception):  # labels and pids are for the eye

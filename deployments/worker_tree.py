@@ -15,10 +15,22 @@ import psutil
 
 from taskcenter_adapter.orphans import MARK, process_started, worker_lives
 
-__all__ = ["GRACE", "MARK", "end_processes", "left_behind", "mark_of", "own_identity", "processes_of"]
+__all__ = [
+    "GRACE",
+    "MARK",
+    "continue_processes",
+    "end_processes",
+    "left_behind",
+    "mark_of",
+    "own_identity",
+    "processes_of",
+    "stop_processes",
+]
 
 GRACE = 10.0
 """Seconds between TERM and KILL."""
+_ASK_SECONDS = 0.5
+"""For what is asked only after the grace."""
 _KILL_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 
@@ -79,17 +91,25 @@ def end_processes(
     find: Callable[[], list[psutil.Process]],
     grace: float = GRACE,
     pause: Callable[[float], None] = time.sleep,
+    first: Callable[[], int | None] = lambda: None,
 ) -> list[int]:
     """TERM to all that ``find`` finds, up to ``grace`` seconds, KILL to what is left, then look again.
 
-    Gives the pids that are still there: normally none. Blocks, so a coroutine calls it in a thread.
+    While ``first`` names a living process, only that one is asked: a run ends its own work in order (a statement on
+    its server, a child of its own), and an end from outside would look to it like the work's failure. Gives the pids
+    that are still there: normally none. Blocks, so a coroutine calls it in a thread.
     """
     asked: set[int] = set()
     end = time.monotonic() + grace
     while (living := find()) and time.monotonic() < end:
-        _send((p for p in living if p.pid not in asked), kill=False)
-        asked |= {process.pid for process in living}
+        root = [process for process in living if process.pid == first()]
+        _ask(root or living, asked)
         pause(_LOOK_SECONDS)
+    if grace and any(process.pid not in asked for process in living):  # the first one did not end
+        _ask(living, asked)
+        end = time.monotonic() + _ASK_SECONDS
+        while find() and time.monotonic() < end:
+            pause(_LOOK_SECONDS / 4)
     end = time.monotonic() + _KILL_SECONDS
     while (living := find()) and time.monotonic() < end:
         _send(living, kill=True)
@@ -97,7 +117,33 @@ def end_processes(
     return [process.pid for process in living]
 
 
+def stop_processes(run_id: str, pid: int | None, with_first: bool, known: set[int]) -> set[int]:
+    """Make the processes of a run stand still; gives the pids that are new to ``known``. ``pid`` only if asked to."""
+    new = set()
+    for process in processes_of(run_id, pid):
+        if process.pid not in known and (with_first or process.pid != pid):
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+                new.add(process.pid)
+    return new
+
+
+def continue_processes(run_id: str, pid: int | None) -> None:
+    for process in processes_of(run_id, pid):
+        with contextlib.suppress(psutil.Error):
+            process.resume()
+
+
+def _ask(processes: Iterable[psutil.Process], asked: set[int]) -> None:
+    """TERM, once to each."""
+    new = [process for process in processes if process.pid not in asked]
+    _send(new, kill=False)
+    asked |= {process.pid for process in new}
+
+
 def _send(processes: Iterable[psutil.Process], *, kill: bool) -> None:
     for process in processes:
         with contextlib.suppress(psutil.Error):  # gone in between, or not ours: the next look tells
             process.kill() if kill else process.terminate()
+            if process.status() == psutil.STATUS_STOPPED:
+                process.resume()  # a process that stands still hears no TERM

@@ -17,8 +17,6 @@ from uuid import UUID
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
 from prefect.events.clients import get_events_subscriber
@@ -27,10 +25,11 @@ from prefect.events.filters import EventFilter, EventNameFilter
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
-__all__ = ["Waker", "cancelling_among"]
+__all__ = ["Waker", "states_of"]
 
 _SCHEDULED: Final = "prefect.flow-run.Scheduled"
 _CANCELLING: Final = "prefect.flow-run.Cancelling"
+_PAUSED: Final = "prefect.flow-run.Paused"
 _OTHERS: Final = ("prefect.flow-run.AwaitingRetry", "prefect.flow-run.Resuming", "prefect.flow-run.Late")
 _AGAIN: Final = 5.0
 
@@ -41,10 +40,10 @@ class Waker:
     def __init__(
         self,
         poll: Callable[[], Awaitable[None]],
-        cancelling: Callable[[UUID], None],
+        changed: Callable[[UUID, StateType], None],
         logger: logging.Logger | logging.LoggerAdapter[Any],
     ) -> None:
-        self._poll, self._cancelling, self._logger = poll, cancelling, logger
+        self._poll, self._state, self._logger = poll, changed, logger
         self._changed = asyncio.Event()
         self._asked = False
         self._slots: set[datetime] = set()
@@ -76,13 +75,14 @@ class Waker:
 
     async def at_events(self) -> None:
         """Listen to the server; after a break, again."""
-        names = EventNameFilter(name=[_SCHEDULED, _CANCELLING, *_OTHERS])
+        names = EventNameFilter(name=[_SCHEDULED, _CANCELLING, _PAUSED, *_OTHERS])
         while True:
             try:
                 async with get_events_subscriber(filter=EventFilter(event=names)) as subscriber:
                     async for event in subscriber:
-                        if event.event == _CANCELLING:
-                            self._cancelling(UUID(event.resource.id.removeprefix("prefect.flow-run.")))
+                        if event.event in (_CANCELLING, _PAUSED):
+                            kind = StateType.CANCELLING if event.event == _CANCELLING else StateType.PAUSED
+                            self._state(UUID(event.resource.id.removeprefix("prefect.flow-run.")), kind)
                         else:
                             self.wake()
             except Exception as error:
@@ -90,15 +90,10 @@ class Waker:
             await asyncio.sleep(_AGAIN)
 
 
-async def cancelling_among(client: PrefectClient, ids: Sequence[UUID]) -> list[UUID]:
-    """Those of ``ids`` that somebody asked to cancel."""
+async def states_of(client: PrefectClient, ids: Sequence[UUID]) -> dict[UUID, StateType]:
+    """The states of these runs; none when the server is away: the next look tells."""
     try:
-        found = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                id=FlowRunFilterId(any_=list(ids)),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
-            )
-        )
-    except Exception:  # the server is away: the next look tells
-        return []
-    return [flow_run.id for flow_run in found]
+        found = await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
+    except Exception:
+        return {}
+    return {flow_run.id: flow_run.state_type for flow_run in found if flow_run.state_type is not None}

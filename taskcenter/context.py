@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,9 @@ from .errors import ConnectionUnavailable, Refused
 from .status import Origin
 
 __all__ = ["Cancelled", "PlanNote", "RunContext"]
+
+
+_HELD_SECONDS = 0.1
 
 
 class Cancelled(Exception):
@@ -50,7 +54,8 @@ class RunContext:
     """The run that a task type works for. Everything a type may know or ask stands here.
 
     ``connection(name)`` gives a connection block; ``progress(percent)`` takes 0..100 and never goes back;
-    ``checkpoint()`` raises :class:`Cancelled` when the run was asked to stop. Call it between batches.
+    ``checkpoint()`` raises :class:`Cancelled` when the run was asked to stop and waits while a person holds it: call it
+    between batches.
     """
 
     run_id: str = ""
@@ -69,6 +74,9 @@ class RunContext:
     resolve_secret: Callable[[str], str] = _no_secret
     on_progress: Callable[[float, str], None] | None = None
     is_cancelled: Callable[[], bool] | None = None
+    is_held: Callable[[], bool] | None = None
+    held_seconds: Callable[[], float] = lambda: 0.0
+    """How long the run was held by a person so far: no time-out counts that."""
     on_output: Callable[[str, str], None] | None = None
     tags: list[str] = field(default_factory=list)
     summary_text: str = ""
@@ -96,8 +104,13 @@ class RunContext:
             self.logger.info(line)
 
     def checkpoint(self) -> None:
-        if self.is_cancelled is not None and self.is_cancelled():
-            raise Cancelled("the run was asked to stop")
+        """Go on, wait here while a person holds the run, or raise Cancelled when it was asked to stop."""
+        while True:
+            if self.is_cancelled is not None and self.is_cancelled():
+                raise Cancelled("the run was asked to stop")
+            if self.is_held is None or not self.is_held():
+                return
+            time.sleep(_HELD_SECONDS)
 
     def tag(self, *tags: str) -> None:
         self.tags.extend(tags)

@@ -10,13 +10,15 @@ from typing import Any
 
 from .models import OutboxEvent, Run, Task
 
-__all__ = ["EVENTS", "run_finished", "run_started", "task_changed"]
+__all__ = ["EVENTS", "run_finished", "run_overdue", "run_started", "task_changed", "task_paused"]
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "task_run_started": ("runId", "taskId", "origin", "attempt", "totalAttempts", "startedAt", "triggerId"),
     "task_run_finished": (
         "runId", "taskId", "origin", "status", "attempt", "finishedAt", "durationMs", "error", "triggerId",
     ),
+    "task_run_overdue": ("runId", "taskId", "origin", "startedAt", "limitSeconds"),
+    "task_paused_by_rule": ("taskId", "slug", "reason"),
     "task:created": ("taskId", "slug", "revision"),
     "task:updated": ("taskId", "slug", "revision"),
     "task:deleted": ("taskId", "slug", "revision"),
@@ -59,6 +61,24 @@ def run_finished(run: Run, now: datetime) -> OutboxEvent:
         error=run.error,
         triggerId=run.trigger_id,
     )
+
+
+def run_overdue(run: Run, limit: float, now: datetime) -> OutboxEvent:
+    """It runs longer than it should, and is let go on."""
+    return _event(
+        "task_run_overdue",
+        now,
+        runId=run.id,
+        taskId=run.task_id,
+        origin=run.origin.value,
+        startedAt=_iso(run.started_at),
+        limitSeconds=limit,
+    )
+
+
+def task_paused(task: Task, reason: str, now: datetime) -> OutboxEvent:
+    """By a rule and not by a person."""
+    return _event("task_paused_by_rule", now, taskId=task.id, slug=task.slug, reason=reason)
 
 
 def task_changed(verb: str, task: Task, now: datetime) -> OutboxEvent:

@@ -17,6 +17,7 @@ class ReasonCode(StrEnum):
     HELD = "held"
     NOT_SELECTED = "not_selected"
     CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
     LOST = "lost"
 
 
@@ -29,6 +30,7 @@ _WORDS: dict[ReasonCode, str] = {
     ReasonCode.HELD: "it was held for this run; resume the run from here to let it go",
     ReasonCode.NOT_SELECTED: "this run was asked for other steps only",
     ReasonCode.CANCELLED: "the run was cancelled",
+    ReasonCode.TIMED_OUT: "the run was stopped because it ran longer than it may",
     ReasonCode.LOST: "the run ended without a word about it",
 }
 

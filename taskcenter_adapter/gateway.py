@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from taskcenter.errors import NotFound, Refused, ServerAway
+from taskcenter.status import Priority
 
 __all__ = ["Gateway"]
 
@@ -30,6 +31,7 @@ class Gateway:
         self.api_url = api_url.rstrip("/")
         self._tries = tries
         self._flows: dict[str, str] = {}
+        self._queued: set[str] = set()
         self._lock = threading.Lock()
         self._client = httpx.Client(base_url=self.api_url, timeout=timeout, trust_env=False)
 
@@ -94,6 +96,34 @@ class Gateway:
             self._call("POST", "/work_pools/", {"name": name, "type": kind, "base_job_template": {}})
             return True
         return False
+
+    def ensure_queues(self, pool: str) -> None:
+        """One queue for each priority; Prefect's own ``default`` comes after them."""
+        if pool in self._queued:
+            return
+        for rank, priority in enumerate(Priority, start=1):
+            try:
+                self._call("GET", f"/work_pools/{pool}/queues/{priority.value}")
+            except NotFound:
+                body = {
+                    "name": priority.value,
+                    "priority": rank,
+                    "description": f"runs with the priority {priority.value}",
+                }
+                self._call("POST", f"/work_pools/{pool}/queues", body)
+        self._queued.add(pool)
+
+    def waiting_runs(self, pool: str, before: datetime) -> list[tuple[str, Json]]:
+        """The runs that a worker of the pool would be given, each with the name of its queue; at most 200 of each."""
+        found: list[tuple[str, Json]] = []
+        for queue in self._call("POST", f"/work_pools/{pool}/queues/filter", {"limit": _PAGE}):
+            body = {"work_queue_names": [queue["name"]], "scheduled_before": before.isoformat(), "limit": _PAGE}
+            entries = self._call("POST", f"/work_pools/{pool}/get_scheduled_flow_runs", body)
+            found += [(str(queue["name"]), entry["flow_run"]) for entry in entries]
+        return found
+
+    def set_run_tags(self, run_id: str, tags: Sequence[str]) -> None:
+        self._call("PATCH", f"/flow_runs/{run_id}", {"tags": list(tags)})
 
     def workers_online(self, pool: str) -> int:
         try:
@@ -233,14 +263,37 @@ class Gateway:
         which = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "ID_DESC"}
         return list(self._pages("/task_runs/filter", which))
 
-    def set_run_state(self, run_id: str, kind: str, name: str | None = None, message: str = "") -> None:
-        state = {"type": kind, "name": name or kind.capitalize(), "message": message}
+    def set_run_state(
+        self,
+        run_id: str,
+        kind: str,
+        name: str | None = None,
+        message: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Put a run into a state, whatever Prefect's rules say of the way there."""
+        state: Json = {"type": kind, "name": name or kind.capitalize(), "message": message}
+        if details:
+            state["state_details"] = dict(details)
         self._call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
 
     def delete_run(self, run_id: str) -> None:
         """One that is not there any more is gone too."""
         with contextlib.suppress(NotFound):
             self._call("DELETE", f"/flow_runs/{run_id}")
+
+    def ask_cancel(self, run_id: str, message: str) -> str:
+        """Ask for a run to be cancelled; gives the type of the state it is in then.
+
+        Prefect answers CANCELLED for a run that nobody has started, CANCELLING for one at work, and leaves one that
+        is over as it is.
+        """
+        state = {"type": "CANCELLING", "name": "Cancelling", "message": message}
+        answer = self._call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": False})
+        if answer["status"] == "ACCEPT":
+            return "CANCELLING"
+        run = self.find_run(run_id)
+        return str(run["state_type"]) if run is not None else "CANCELLED"
 
     # blocks ------------------------------------------------------------------------------------------
 

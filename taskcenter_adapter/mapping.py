@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from taskcenter.status import Origin, RunPhase, RunStatus, StepStatus
+from taskcenter.status import Origin, Priority, RunPhase, RunStatus, StepStatus
 
-__all__ = ["RUN_STATES", "SKIPPED", "STEP_STATES", "facts_from_tags", "map_run", "map_step", "tags_for"]
+__all__ = ["RUN_STATES", "SKIPPED", "STEP_STATES", "facts_from_tags", "map_run", "map_step", "priority_of", "tags_for"]
 
 SKIPPED: Final = "Skipped"
 """The name of the cancelled state of a flow run that asked the gate and was told no."""
@@ -68,8 +68,14 @@ def tags_for(origin: Origin, *, attempt: int = 1, root: str = "", total: int = 1
     return tags
 
 
+def priority_of(tags: Iterable[str], queue: str | None) -> Priority:
+    """A run's own priority where it has one (a bump, its trigger's), else that of its queue: its task's."""
+    known = facts_from_tags(tags).get("priority", queue)
+    return Priority(known) if known in set(Priority) else Priority.NORMAL
+
+
 def facts_from_tags(tags: Iterable[str]) -> dict[str, str]:
     """``origin:manual`` → ``{"origin": "manual"}``; other tags are left out."""
-    known = ("origin", "attempt", "attempts", "root", "resumed")
+    known = ("origin", "attempt", "attempts", "root", "resumed", "priority")
     pairs = (tag.partition(":") for tag in tags)
     return {name: value for name, colon, value in pairs if colon and name in known}

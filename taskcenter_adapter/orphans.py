@@ -21,7 +21,7 @@ from taskcenter.errors import Refused
 
 from .gateway import Gateway
 
-__all__ = ["MARK", "Note", "close_orphans", "hand_over", "present", "process_started", "worker_lives"]
+__all__ = ["MARK", "Note", "close_orphans", "hand_over", "held_file", "present", "process_started", "worker_lives"]
 
 MARK = "TASKCENTER_RUN_PROCESS"
 """Variable of every process of a run that our worker started: ``<worker's pid>@<worker's start>/<run id>``."""
@@ -32,6 +32,11 @@ _CANCELLED = "it was asked to be cancelled, and its process is gone"
 
 def _folder(home: Path) -> Path:
     return home / "run" / "processes"
+
+
+def held_file(home: Path, run_id: str) -> Path:
+    """There while a person holds the run; made and removed by whoever executes it."""
+    return home / "run" / "held" / run_id
 
 
 @contextlib.contextmanager

@@ -15,19 +15,20 @@ from taskcenter import events
 from taskcenter.errors import Refused
 from taskcenter.models import AuditEntry, OutboxEvent, Run, StepRun
 from taskcenter.ports import Changes, RunFilter, Store
-from taskcenter.reasons import Reason, ReasonCode
 from taskcenter.redaction import redact_text
-from taskcenter.status import TERMINAL_RUN, TERMINAL_STEP, Origin, RunPhase, RunStatus, StepStatus
+from taskcenter.status import TERMINAL_RUN, TERMINAL_STEP, Origin, RunPhase, RunStatus
 
+from .closing import closed_steps
 from .gateway import Gateway
 from .mapping import SKIPPED, facts_from_tags, map_run, map_step
 
-__all__ = ["Difference", "Report", "check", "reconcile"]
+__all__ = ["Difference", "Report", "check", "reconcile", "reconcile_run"]
 
 _TAG: Final = "taskcenter"
 _SETTLE: Final = timedelta(seconds=15)
 """A row and Prefect may differ for a moment while a run starts or ends."""
 _CHECKPOINT: Final = "reconcile_checkpoint"
+_HELD: Final = {RunPhase.PAUSED, RunPhase.CANCELLING}
 _OVERLAP: Final = timedelta(minutes=10)
 
 
@@ -75,6 +76,14 @@ def check(store: Store, gateway: Gateway, now: datetime, *, since: datetime | No
     report = Report()
     _compare(store, gateway, now, since or datetime(2000, 1, 1, tzinfo=now.tzinfo), report, repair=False)
     return report
+
+
+def reconcile_run(store: Store, gateway: Gateway, run_id: str, now: datetime) -> Run | None:
+    """The same for one run that has a row; gives the row as it stands then."""
+    run, row = store.find_run(run_id), gateway.find_run(run_id)
+    if run is not None and row is not None:
+        _compare_run(store, gateway, run, row, now, Report(), repair=True)
+    return store.find_run(run_id)
 
 
 def _since(store: Store, now: datetime) -> datetime:
@@ -184,7 +193,7 @@ def _compare_run(
     if run.status is status:
         if repair and run.status in TERMINAL_RUN:
             _close_steps(store, run, now, report)
-        elif repair and run.phase is not phase and status is RunStatus.QUEUED:
+        elif repair and run.phase is not phase and (status is RunStatus.QUEUED or _HELD & {run.phase, phase}):
             store.record(Changes(runs=(run.model_copy(update={"phase": phase}),)))
         return
     if run.status in TERMINAL_RUN and status not in TERMINAL_RUN:
@@ -228,7 +237,8 @@ def _take_over(
     )
     told: tuple[OutboxEvent, ...] = (events.run_finished(fixed, now),) if status in TERMINAL_RUN else ()
     text = f"{run.status} became {status} as Prefect says ({row['state_name']})"
-    store.record(Changes(runs=(fixed,), events=told, audit=(_audit(fixed, "run_reconciled", text, now),)))
+    kind = "run_cancelled" if status is RunStatus.CANCELLED else "run_reconciled"
+    store.record(Changes(runs=(fixed,), events=told, audit=(_audit(fixed, kind, text, now),)))
     if status in TERMINAL_RUN:
         _close_steps(store, fixed, now, report)
 
@@ -274,33 +284,16 @@ def _gone(store: Store, run: Run, now: datetime, report: Report, repair: bool) -
 
 
 def _close_steps(store: Store, run: Run, now: datetime, report: Report) -> None:
-    """Steps that a finished run left open never end by themselves: they are lost."""
-    rows = store.list_steps(run.id)
-    left = [step for step in rows if step.status not in TERMINAL_STEP]
-    if not left:
+    """Steps that a finished run left open never end by themselves."""
+    rows = {step.step_key: step for step in store.list_steps(run.id)}
+    closed = closed_steps(run, rows.values(), now)
+    if not closed:
         return
-    text = str(Reason(ReasonCode.LOST))
-    closed = [
-        step.model_copy(
-            update={
-                "status": StepStatus.FAILED if step.status is StepStatus.RUNNING else StepStatus.SKIPPED,
-                "finished_at": run.finished_at or now,
-                "duration_ms": _span(step.started_at, run.finished_at or now),
-                "error": text if step.status is StepStatus.RUNNING else None,
-                "error_type": "lost" if step.status is StepStatus.RUNNING else None,
-                "reason": text,
-            }
-        )
-        for step in left
-    ]
     store.record(Changes(steps=closed))
-    for before, after in zip(left, closed, strict=True):
-        what = f"step {before.step_key}"
-        report.differences.append(Difference(run.id, what, before.status, str(after.status), repaired=True))
-
-
-def _span(start: datetime | None, end: datetime) -> int | None:
-    return max(0, round((end - start).total_seconds() * 1000)) if start else None
+    for after in closed:
+        what = f"step {after.step_key}"
+        before = rows[after.step_key].status
+        report.differences.append(Difference(run.id, what, before, str(after.status), repaired=True))
 
 
 def _compare_steps(store: Store, gateway: Gateway, run: Run, report: Report) -> None:

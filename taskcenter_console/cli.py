@@ -39,7 +39,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Run": {
         "plan": ("planning:plan", "Say what a run would do, step by step; nothing is executed."),
         "run": ("running:run", "Run a task and watch it."),
-        "runs": ("runs:runs", "List runs, show one, read or follow its log."),
+        "runs": ("runs:runs", "List runs, show one, read its log, cancel, hold or repeat it."),
+        "queue": ("queue:queue", "What waits for a worker, and who goes first."),
     },
     "Schedule": {
         "scheduler": ("scheduling:scheduler", "The scheduler: its state, who leads, pause and resume it."),
@@ -51,6 +52,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "backfill": ("triggers:backfill", "Run slots of the past: first the dates, then the runs."),
     },
     "Look after": {
+        "stats": ("stats:stats", "Numbers about runs: counts, durations, failures."),
+        "workers": ("queue:workers", "Who executes: workers and their processes."),
         "db": ("upkeep:db", "Look at Task Center's own database and bring it to this version."),
         "reconcile": ("upkeep:reconcile", "Make the run records agree with Prefect."),
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 
 import uvicorn
 
@@ -20,12 +21,16 @@ from taskcenter_adapter.runtime import spool_folder
 from .api.app import make_app
 from .scheduler.leader import Scheduler
 from .services.center import Center
+from .services.enforcing import pause_after_failures
+from .services.rescuing import Rescuer
 
 __all__ = ["serve"]
 
 _LOG = logging.getLogger("taskcenter.service")
 _EVERY = 10.0
 """Seconds between two passes of the reconciler."""
+_LOOK = 3.0
+"""Seconds between two looks for runs whose worker is gone."""
 
 
 class _Housekeeper(threading.Thread):
@@ -38,13 +43,23 @@ class _Housekeeper(threading.Thread):
 
     def run(self) -> None:
         with Center(self._settings) as center:
+            rescuer = Rescuer(center)
+            at = 0.0
             while not self._stopping.is_set():
                 try:
+                    for run_id in rescuer.look(utc_now()):
+                        _LOG.info("run %s: its worker is gone", run_id)
+                    if time.monotonic() < at:
+                        self._stopping.wait(_LOOK)
+                        continue
+                    at = time.monotonic() + _EVERY
                     replayed = replay_spool(center.store, spool_folder(self._settings.home))
                     if replayed:
                         _LOG.info("%d spooled records were written", replayed)
                     for run_id in close_orphans(self._settings.home, center.gateway):
                         _LOG.info("run %s: its process is gone, Prefect was told", run_id)
+                    for task in pause_after_failures(center, utc_now()):
+                        _LOG.warning("task %s is paused: maxFailures", task.slug)
                     report = reconcile(center.store, center.gateway, utc_now())
                     for difference in report.differences:
                         if difference.repaired:
@@ -53,7 +68,7 @@ class _Housekeeper(threading.Thread):
                     _LOG.warning("%s", error.message.splitlines()[0])
                 except Exception:  # a pass that fails must not end the passes after it
                     _LOG.exception("a pass of the reconciler failed")
-                self._stopping.wait(_EVERY)
+                self._stopping.wait(_LOOK)
 
     def stop(self) -> None:
         self._stopping.set()

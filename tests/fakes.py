@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taskcenter.errors import ServerAway
+from taskcenter.errors import NotFound, ServerAway
 from taskcenter.settings import Settings
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.store_memory import MemoryStore
@@ -50,6 +50,17 @@ class FakeGateway(Gateway):
         new = name not in self.pools
         self.pools.add(name)
         return new
+
+    def ensure_queues(self, pool: str) -> None:
+        self._reach()
+
+    def waiting_runs(self, pool: str, before: datetime) -> list[tuple[str, Json]]:
+        self._reach()
+        return [("normal", run) for run in self.runs.values() if run.get("state_type", "SCHEDULED") == "SCHEDULED"]
+
+    def set_run_tags(self, run_id: str, tags: Sequence[str]) -> None:
+        self._reach()
+        self.runs[run_id]["tags"] = list(tags)
 
     def flow_id(self, name: str) -> str:
         self._reach()
@@ -111,6 +122,32 @@ class FakeGateway(Gateway):
         if self.on_run is not None:
             self.on_run(run)
         return run
+
+    def find_run(self, run_id: str) -> Json | None:
+        self._reach()
+        return self.runs.get(run_id)
+
+    def set_run_state(
+        self,
+        run_id: str,
+        kind: str,
+        name: str | None = None,
+        message: str = "",
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._reach()
+        self.runs[run_id] |= {"state_type": kind, "state_name": name or kind.capitalize()}
+
+    def ask_cancel(self, run_id: str, message: str) -> str:
+        """As Prefect does: at once for a run that waits."""
+        self._reach()
+        run = self.runs.get(run_id)
+        if run is None:
+            raise NotFound("Prefect does not know it")
+        state = run.get("state_type", "SCHEDULED")
+        new = {"SCHEDULED": "CANCELLED", "PENDING": "CANCELLING", "RUNNING": "CANCELLING"}.get(state, state)
+        run |= {"state_type": new, "state_name": new.capitalize(), "state": {"message": message}}
+        return str(new)
 
     def _by_id(self, deployment_id: str) -> Json:
         return next(d for d in self.deployments.values() if d["id"] == deployment_id)

@@ -19,11 +19,12 @@ from composites.walk import Overrides
 from taskcenter.clock import utc_now
 from taskcenter.errors import Refused, TaskCenterError, ValidationFailed
 from taskcenter.redaction import redact, redact_text
-from taskcenter.status import RunStatus
+from taskcenter.status import RunPhase, RunStatus
 from taskcenter.task_types import registry
 from taskcenter_adapter.mapping import SKIPPED
 
 from .definitions import definition_of, known_to, overrides_of
+from .limit import keep_limit
 from .reporter import TaskRunReporter
 from .session import NotNow, Session, open_session
 from .steps import StepRunner
@@ -43,6 +44,12 @@ async def run_composite(
         with open_session(task, "composite", dry_run=dry_run, options=options) as session:
             try:
                 return await _run(session, task, payload, spec)
+            except TimeoutError:
+                limit = session.task.termination.max_runtime if session.task else None
+                text = f"stopped after {limit:g} s (maxRuntime)" if limit else "timed out"
+                session.log(text, "error")
+                session.finish(RunStatus.FAILED, message=text, error=text, phase=RunPhase.TIMED_OUT)
+                return Failed(message=text, name="TimedOut")
             except TaskCenterError as error:
                 session.log(error.message, "error")
                 session.finish(RunStatus.FAILED, message=error.message.splitlines()[0], error=error.message)
@@ -137,7 +144,7 @@ async def run_spec(
     async with TaskRunReporter(session.flow_run) as reporter:
         work = StepRunner(session, spec, reporter, session.flow_run)
         try:
-            result = await execute(
+            walk = execute(
                 spec,
                 work,
                 session.recorder.step,
@@ -145,12 +152,17 @@ async def run_spec(
                 scope=scope,
                 overrides=overrides,
                 secret=session.secret,
+                may_start=session.hold.may_start,
             )
+            result = await keep_limit(session, walk)
         finally:
             work.close()
     message = redact_text(result.ending.message)
     if not result.ending.failed:
         session.finish(RunStatus.SUCCESS, message=message, result=result.to_dict())
         return Completed(message=message, data=redact(result.to_dict()))
+    if asked := session.cancel_asked():
+        session.finish(RunStatus.CANCELLED, message=asked, result=result.to_dict())
+        return Cancelled(message=redact_text(asked))
     session.finish(RunStatus.FAILED, message=message, result=result.to_dict(), error=message)
     return Failed(message=message)

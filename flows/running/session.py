@@ -27,11 +27,14 @@ from taskcenter.ports import Store
 from taskcenter.redaction import redact_text, register_secret
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
+from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import facts_from_tags
-from taskcenter_adapter.orphans import present
+from taskcenter_adapter.orphans import MARK, present
 from taskcenter_adapter.recorder import Recorder
-from taskcenter_adapter.runtime import database_url, spool_folder
+from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
 from taskcenter_adapter.store import open_store
+
+from .hold import Hold
 
 __all__ = ["NotNow", "Session", "open_session"]
 
@@ -56,6 +59,7 @@ class Session:
     dry_run: bool
     logger: logging.Logger
     temp_dir: Path
+    hold: Hold
 
     @property
     def run(self) -> Run:
@@ -87,6 +91,8 @@ class Session:
             on_progress=on_progress,
             on_output=on_output,
             is_cancelled=is_cancelled,
+            is_held=lambda: self.hold.held,
+            held_seconds=self.hold.seconds,
         )
 
     def connection(self, name: str) -> Connection:
@@ -140,6 +146,17 @@ class Session:
                 created_at=now,
             ),
         )
+
+    def cancel_asked(self) -> str | None:
+        """When somebody asked for a cancel while the work came to its end by itself: who and why."""
+        try:
+            with Gateway(prefect_api_url(self.settings), tries=1) as gateway:
+                known = gateway.find_run(str(self.flow_run.id))
+        except TaskCenterError:
+            return None
+        if known is None or known["state_type"] != "CANCELLING":
+            return None
+        return str((known.get("state") or {}).get("message") or "cancelled in Prefect")
 
 
 def forward(logger: logging.Logger, level: str, message: str) -> None:
@@ -247,6 +264,11 @@ def _first_row(flow_run: FlowRun, task: Task | None, slug: str, kind: str, known
     )
 
 
+def _outermost(flow_run: FlowRun) -> str:
+    """The run that this process was started for: a composite inside it is held with it."""
+    return os.environ.get(MARK, "").partition("/")[2] or str(flow_run.id)
+
+
 @contextlib.contextmanager
 def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any] | None) -> Iterator[Session]:
     """Everything the body of a flow needs, and the end of its record however the body ends."""
@@ -260,6 +282,7 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
     prefect_logger: Any = get_run_logger()
     own = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     recorder: Recorder | None = None
+    hold: Hold | None = None
     handler: logging.Handler | None = None
     try:
         _ask_gate(store, flow_run)
@@ -288,8 +311,11 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
         if task is not None and flow_run.parent_task_run_id is None:
             os.environ.update(task.environment)  # the run has a process of its own
         with present(settings.home, row.id), tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp:
-            yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp))
+            hold = Hold(settings.home, str(_outermost(flow_run)))
+            yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp), hold)
     finally:
+        if hold is not None:
+            hold.close()
         for logger in own:
             if handler is not None:
                 logger.removeHandler(handler)

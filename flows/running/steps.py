@@ -24,7 +24,27 @@ from .engine import run_task_in_flow
 from .reporter import TaskRunReporter
 from .session import Session
 
-__all__ = ["StepRunner", "call_type", "flow_task_of"]
+__all__ = ["StepRunner", "call_type", "flow_task_of", "threads_at_work"]
+
+
+_at_work = 0
+_counting = threading.Lock()
+
+
+def threads_at_work() -> int:
+    """How many task types work in threads of this process, those that were given up included."""
+    return _at_work
+
+
+def _counted(kind: TaskType, payload: dict[str, Any], ctx: RunContext) -> Any:
+    global _at_work
+    with _counting:
+        _at_work += 1
+    try:
+        return kind.call(payload, ctx)
+    finally:
+        with _counting:
+            _at_work -= 1
 
 
 async def call_type(kind: TaskType, payload: dict[str, Any], ctx: RunContext, pool: ThreadPoolExecutor | None) -> Any:
@@ -34,7 +54,7 @@ async def call_type(kind: TaskType, payload: dict[str, Any], ctx: RunContext, po
         raise ValidationFailed(f"the payload of {kind.key}", problems)
     if kind.is_async:
         return await kind.call(payload, ctx)
-    result = await asyncio.get_running_loop().run_in_executor(pool, kind.call, payload, ctx)
+    result = await asyncio.get_running_loop().run_in_executor(pool, _counted, kind, payload, ctx)
     return await result if inspect.isawaitable(result) else result
 
 
@@ -100,12 +120,11 @@ class StepRunner:
         stop = threading.Event()
         ctx = self._session.context(call.key, lambda: stop.is_set() or call.cancel.is_set())
         job = flow_task_of(kind.key)
-        if step.retries or step.timeout_seconds:
+        if step.retries:
             delays = [step.retry_backoff_ms * n / 1000 for n in range(1, step.retries + 1)]
             job = job.with_options(
                 retries=step.retries,
                 retry_delay_seconds=delays if step.retry_backoff_ms else 0,
-                timeout_seconds=step.timeout_seconds,
             )
         upstream = [self._ids[key] for key in self._parents.get(step.step_key, ()) if key in self._ids]
         report = self._reporter.report(call.key, kind.key, upstream, step.retries)
@@ -115,7 +134,7 @@ class StepRunner:
         async def once() -> Any:
             call.attempts += 1
             ctx.attempt = call.attempts
-            return await call_type(kind, call.payload, ctx, self._pool)
+            return await self._session.hold.within(step.timeout_seconds, call_type(kind, call.payload, ctx, self._pool))
 
         try:
             return await run_task_in_flow(job, once, report, self._flow_run)

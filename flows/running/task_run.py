@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from typing import Any
 
@@ -17,6 +16,7 @@ from taskcenter.task_types import TaskType, registry
 from taskcenter_adapter.mapping import SKIPPED
 
 from .engine import run_task_in_flow
+from .limit import keep_limit
 from .reporter import TaskRunReporter
 from .session import NotNow, Session, open_session
 from .steps import call_type, flow_task_of
@@ -53,7 +53,6 @@ async def _run(session: Session, slug: str, payload: dict[str, Any], expected: s
     if session.dry_run:
         return _preview(session, kind, merged)
     stop = threading.Event()
-    limit = saved.termination.max_runtime
     async with TaskRunReporter(session.flow_run) as reporter:
         report = reporter.report(slug, expected, [])
         ctx = session.context(None, stop.is_set)
@@ -62,8 +61,7 @@ async def _run(session: Session, slug: str, payload: dict[str, Any], expected: s
             return await call_type(kind, merged, ctx, None)
 
         try:
-            async with asyncio.timeout(limit):
-                value = await run_task_in_flow(flow_task_of(expected), work, report, session.flow_run)
+            value = await keep_limit(session, run_task_in_flow(flow_task_of(expected), work, report, session.flow_run))
         finally:
             stop.set()
     result = to_jsonable(value)
@@ -93,11 +91,15 @@ def _preview(session: Session, kind: TaskType, payload: dict[str, Any]) -> State
 def _failed(session: Session, error: Exception) -> State[Any]:
     if isinstance(error, TimeoutError):
         limit = session.task.termination.max_runtime if session.task else None
-        text, phase = f"stopped after {limit:g} s" if limit else "timed out", RunPhase.TIMED_OUT
+        text, phase = f"stopped after {limit:g} s (maxRuntime)" if limit else "timed out", RunPhase.TIMED_OUT
     elif isinstance(error, TaskCenterError):
         text, phase = error.message, None
     else:
         text, phase = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, None
+    if asked := session.cancel_asked():
+        session.log(f"{asked}; it ended meanwhile: {text}")
+        session.finish(RunStatus.CANCELLED, message=asked)
+        return Cancelled(message=redact_text(asked))
     session.log(text, "error")
     session.finish(RunStatus.FAILED, message=text.splitlines()[0], error=text, phase=phase)
     name = "TimedOut" if phase is RunPhase.TIMED_OUT else "Failed"

@@ -81,7 +81,7 @@ def run_process(
     process = _start(argv, {**environment, COOKIE: cookie}, cwd)
     try:
         lines = {"stdout": _Lines("stdout", ctx.output), "stderr": _Lines("stderr", ctx.output)}
-        _pump(process, lines, stdin, ctx, started + timeout if timeout else None)
+        _pump(process, lines, stdin, ctx, started - ctx.held_seconds() + timeout if timeout else None)
     except _Stop as stop:
         left = end_tree(process, cookie, grace)
         note = f"; {len(left)} of its processes could not be ended: {left}" if left else ""
@@ -171,7 +171,7 @@ def _pump(
             now = time.monotonic()
             if ctx.is_cancelled is not None and ctx.is_cancelled():
                 raise _Stop(cancelled=True)
-            if deadline is not None and now > deadline:
+            if deadline is not None and now - ctx.held_seconds() > deadline:
                 raise _Stop(cancelled=False)
             if process.poll() is not None:
                 ended_at = now if ready or ended_at is None else ended_at

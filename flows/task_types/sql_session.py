@@ -131,6 +131,9 @@ class _PostgreSQL(Session):
     def prepare(self) -> None:
         self.driver.autocommit = True
         self.driver.execute("SELECT set_config('statement_timeout', %s, false)", [str(int(self.timeout * 1000))])
+        with suppress(Exception):  # servers before 14, and some systems, cannot
+            # when this process is killed nobody can cancel: the server looks by itself whether we are there
+            self.driver.execute("SELECT set_config('client_connection_check_interval', '2000', false)")
 
     def stop(self) -> None:
         self.driver.cancel_safe(timeout=5)

@@ -23,7 +23,7 @@ from typing import Final
 from ..status import Origin, RunStatus
 from .state import Limits, OpenRun, State, TaskState
 
-__all__ = ["BY_PERSON", "Admission", "Wait", "WaitCode", "admit", "effective_rank"]
+__all__ = ["BY_PERSON", "Admission", "Wait", "WaitCode", "admit", "effective_rank", "start_order"]
 
 BY_PERSON: Final = frozenset({Origin.MANUAL, Origin.MANUAL_RETRY, Origin.RESUME, Origin.BACKFILL, Origin.PREFECT})
 """Origins that a hold of the scheduler or the task does not keep back: a person may run a task in any status."""
@@ -88,7 +88,8 @@ def effective_rank(run: OpenRun, now: datetime, limits: Limits) -> int:
     return max(OLDEST, run.priority.rank - int(waited.total_seconds() // limits.ageing_seconds))
 
 
-def _order(run: OpenRun, now: datetime, limits: Limits) -> tuple[int, datetime, datetime, str]:
+def start_order(run: OpenRun, now: datetime, limits: Limits) -> tuple[int, datetime, datetime, str]:
+    """Sorts queued runs: who comes first starts first, as far as it may start at all."""
     rank = effective_rank(run, now, limits)
     first = run.due_at if rank == OLDEST else run.slot or run.created_at
     return (rank, first, run.created_at, run.id)
@@ -97,7 +98,7 @@ def _order(run: OpenRun, now: datetime, limits: Limits) -> tuple[int, datetime, 
 def admit(state: State, now: datetime) -> Admission:
     """Which of the queued runs in ``state.runs`` may start at ``now``."""
     queue = [run for run in state.runs if run.status is RunStatus.QUEUED]
-    queue.sort(key=lambda run: _order(run, now, state.limits))
+    queue.sort(key=lambda run: start_order(run, now, state.limits))
     places = _Places(state, any(run.serial for run in queue))
     start: list[str] = []
     waits: dict[str, Wait] = {}

@@ -14,7 +14,17 @@ from pydantic.alias_generators import to_camel
 import taskcenter
 from taskcenter_console.services.center import Center
 
-from . import page, route_composites, route_runs, route_schedule, route_service, route_tasks, route_triggers
+from . import (
+    page,
+    route_composites,
+    route_runs,
+    route_schedule,
+    route_service,
+    route_statistics,
+    route_tasks,
+    route_triggers,
+    route_workers,
+)
 from .guard import LOOPBACK, Guard
 from .problems import MEDIA_TYPE, add_handlers, documented
 
@@ -48,7 +58,17 @@ def make_app(center: Center, *, allowed_hosts: Sequence[str] = LOOPBACK) -> Fast
     )
     app.state.center = center
     app.state.began = time.monotonic()
-    for module in (route_service, route_tasks, route_schedule, route_triggers, route_runs, route_composites, page):
+    for module in (
+        route_service,
+        route_tasks,
+        route_schedule,
+        route_triggers,
+        route_runs,
+        route_workers,
+        route_statistics,
+        route_composites,
+        page,
+    ):
         app.include_router(module.router)
     add_handlers(app)
     app.add_middleware(Guard, allowed_hosts=tuple(allowed_hosts))

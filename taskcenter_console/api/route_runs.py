@@ -12,11 +12,22 @@ from starlette.concurrency import run_in_threadpool
 
 from taskcenter.models import Run
 from taskcenter.status import TERMINAL_RUN
-from taskcenter_console.services import runs
+from taskcenter_console.services import cancelling, pausing, repeating, runs
 
 from .depends import CALLER, CenterOf
 from .problems import documented
-from .wire_runs import LogPage, LogQuery, RunPage, RunQuery, RunRequest, RunView, StepList
+from .wire_runs import (
+    AgainRequest,
+    Comparison,
+    LogPage,
+    LogQuery,
+    RunPage,
+    RunQuery,
+    RunRequest,
+    RunView,
+    StepList,
+    WhyRequest,
+)
 
 __all__ = ["MAX_WAIT", "router"]
 
@@ -84,6 +95,50 @@ def list_runs(center: CenterOf, query: Annotated[RunQuery, Query()]) -> RunPage:
 def get_run(center: CenterOf, run_id: str) -> RunView:
     """A run with its steps; the beginning of its id is enough."""
     return RunView.model_validate(runs.details(center, run_id))
+
+
+@router.post(
+    "/runs/{run_id}/cancel",
+    status_code=202,
+    responses={200: {"model": Run, "description": "It is over."}, **documented(404, 409, 422, 503)},
+)
+def cancel_run(center: CenterOf, run_id: str, response: Response, body: WhyRequest | None = None) -> Run:
+    """Cancel a run. One that waits is cancelled at once; one at work says `cancelled` when all of it is gone."""
+    run = cancelling.cancel(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
+    if run.status in TERMINAL_RUN:
+        response.status_code = 200
+    return run
+
+
+@router.post("/runs/{run_id}/pause", responses=documented(404, 409, 422, 503))
+def pause_run(center: CenterOf, run_id: str, body: WhyRequest | None = None) -> Run:
+    """Hold a run at work: its processes stand still, no new step starts, no time-out counts."""
+    return pausing.pause(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
+
+
+@router.post("/runs/{run_id}/continue", responses=documented(404, 409, 422, 503))
+def continue_run(center: CenterOf, run_id: str, body: WhyRequest | None = None) -> Run:
+    """Let a held run go on where it was."""
+    return pausing.proceed(center, run_id, CALLER, reason=(body or WhyRequest()).reason)
+
+
+@router.post("/runs/{run_id}/retry", status_code=202, responses=documented(404, 409, 422, 503))
+def retry_run(center: CenterOf, run_id: str, body: AgainRequest | None = None) -> Run:
+    """Run the same again, with the same payload and choices: a new run that names the old one."""
+    return repeating.retry(center, run_id, CALLER, confirm=(body or AgainRequest()).confirm)
+
+
+@router.post("/runs/{run_id}/resume", status_code=202, responses=documented(404, 409, 422, 503))
+def resume_run(center: CenterOf, run_id: str, body: AgainRequest | None = None) -> Run:
+    """Run a composite on from where it failed."""
+    asked = body or AgainRequest()
+    return repeating.resume(center, run_id, CALLER, step=asked.step, confirm=asked.confirm)
+
+
+@router.get("/runs/{run_id}/compare/{other_id}", responses=documented(404, 409))
+def compare_runs(center: CenterOf, run_id: str, other_id: str) -> Comparison:
+    """What is different between two runs."""
+    return Comparison.model_validate(repeating.compare(center, run_id, other_id))
 
 
 @router.get("/runs/{run_id}/steps", responses=documented(404, 409))

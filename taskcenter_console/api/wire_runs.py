@@ -13,6 +13,9 @@ from taskcenter.status import RunStatus
 from .wire_composites import Json
 
 __all__ = [
+    "AgainRequest",
+    "Comparison",
+    "DifferenceView",
     "Expected",
     "LogPage",
     "LogQuery",
@@ -25,6 +28,7 @@ __all__ = [
     "RunRequest",
     "RunView",
     "StepList",
+    "WhyRequest",
 ]
 
 
@@ -36,6 +40,32 @@ class RunRequest(Model):
     dry_run: bool = False
     at: Utc | None = Field(None, description="When; now if absent.")
     confirm: bool = Field(False, description="Needed for a task with a danger text.")
+
+
+class AgainRequest(Model):
+    """How a run is repeated."""
+
+    step: str | None = Field(None, max_length=200, description="Of a resume: this step and all after it run again.")
+    confirm: bool = Field(False, description="Needed for a task with a danger text.")
+
+
+class DifferenceView(Model):
+    what: str = Field(description="A field of the run, or `steps.<key>.<field>`.")
+    first: Any
+    second: Any
+
+
+class Comparison(Model):
+    """Two runs side by side."""
+
+    runs: list[Run]
+    differences: list[DifferenceView]
+
+
+class WhyRequest(Model):
+    """Why a run is cancelled, held or let go on."""
+
+    reason: str = Field("", max_length=1000, description="Stands in the audit and in the run's message.")
 
 
 class PlanRequest(Model):

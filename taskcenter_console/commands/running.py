@@ -52,6 +52,7 @@ def run(name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | 
 
     Ctrl-C ends the watching and not the run.
     """
+    from taskcenter.options import RunOptions
     from taskcenter_console.services import runs as service
     from taskcenter_console.services import tasks as task_service
 
@@ -70,7 +71,7 @@ def run(name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | 
                 dry_run=dry_run,
                 at=when,
                 confirm=confirmed,
-                **({"options": options} if options is not None else {}),
+                options=options or RunOptions(),
             )
         if not (wait if wait is not None else when is None):
             return _detached(center, made.id, out)

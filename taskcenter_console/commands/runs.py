@@ -12,14 +12,21 @@ from . import common
 from .common import Out, output
 
 if TYPE_CHECKING:
-    from taskcenter.models import LogLine
+    from taskcenter.models import LogLine, Run
 
 __all__ = ["runs", "say_run"]
 
 
+_CANCEL_SECONDS = 30.0
+"""How long ``cancel`` waits: the grace of ten seconds, what comes after it, and a busy machine."""
+
+
 @click.group()
 def runs() -> None:
-    """List runs, show one, read or follow its log. A run is named by its id or the first characters of it."""
+    """List runs, show one, read its log, cancel it, hold it and let it go on.
+
+    A run is named by its id or the first characters of it.
+    """
 
 
 @runs.command("list")
@@ -113,6 +120,111 @@ def _step_row(step: dict[str, Any]) -> list[Any]:
     took = span(step["durationMs"])
     return [step["stepKey"], step["taskType"], mark(step["status"]) + reused, step["attempts"], took,
             _first(step["error"] or step["reason"])]  # fmt: skip
+
+
+@runs.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the audit and in the run's message.")
+@click.option("--wait/--no-wait", default=True, help="Wait until all of it is gone. Default: --wait.")
+@output
+def cancel(run_ids: tuple[str, ...], reason: str, wait: bool, out: Out) -> int:
+    """Cancel runs: one that waits at once, one at work with all its processes. One that is over stays as it is."""
+    from taskcenter.status import TERMINAL_RUN
+    from taskcenter_console.services import cancelling
+    from taskcenter_console.services import runs as service
+
+    with common.open_center() as center:
+        found = [service.get(center, run_id).id for run_id in run_ids]
+        asked = [cancelling.cancel(center, run_id, common.caller(), reason=reason) for run_id in found]
+        if wait:
+            asked = [service.wait(center, run.id, timeout=_CANCEL_SECONDS) for run in asked]
+    _say_each(asked, out)
+    return 1 if wait and any(run.status not in TERMINAL_RUN for run in asked) else 0
+
+
+def _say_each(changed: list[Run], out: Out) -> None:
+    if out.json:
+        emit({"items": [run.to_json() for run in changed]})
+        return
+    for run in changed:
+        if out.quiet:
+            say(run.id)
+        else:
+            phase = f" ({run.phase.value})" if run.phase else ""
+            say(f"{run.id[:8]}  {run.task_slug}  {mark(run.status.value)}{phase}  {_first(run.message)}")
+
+
+@runs.command()
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the audit and in the run's message.")
+@output
+def pause(run_ids: tuple[str, ...], reason: str, out: Out) -> None:
+    """Hold runs at work: their processes stand still, no new step starts, no time-out counts."""
+    from taskcenter_console.services import pausing
+
+    with common.open_center() as center:
+        _say_each([pausing.pause(center, run_id, common.caller(), reason=reason) for run_id in run_ids], out)
+
+
+@runs.command("continue")
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.option("--reason", default="", metavar="TEXT", help="Why; it stands in the audit.")
+@output
+def continue_runs(run_ids: tuple[str, ...], reason: str, out: Out) -> None:
+    """Let held runs go on where they were."""
+    from taskcenter_console.services import pausing
+
+    with common.open_center() as center:
+        _say_each([pausing.proceed(center, run_id, common.caller(), reason=reason) for run_id in run_ids], out)
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
+@output
+def retry(run_id: str, yes: bool, out: Out) -> None:
+    """Run the same again, with the same payload and choices: a new run that names the old one."""
+    from taskcenter_console.services import repeating
+
+    with common.open_center() as center:
+        _say_each([repeating.retry(center, run_id, common.caller(), confirm=yes)], out)
+
+
+@runs.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--from", "step", metavar="STEP", help="Run this step and all after it again, whatever they were.")
+@click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
+@output
+def resume(run_id: str, step: str | None, yes: bool, out: Out) -> None:
+    """Run a composite on from where it failed: results of steps that succeeded are used again."""
+    from taskcenter_console.services import repeating
+
+    with common.open_center() as center:
+        _say_each([repeating.resume(center, run_id, common.caller(), step=step, confirm=yes)], out)
+
+
+@runs.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@output
+def compare(first: str, second: str, out: Out) -> int:
+    """Say what is different between two runs; the exit code is 1 when something is."""
+    from taskcenter_console.services import repeating
+
+    with common.open_center() as center:
+        found = repeating.compare(center, first, second)
+    if out.json:
+        emit(found)
+    elif out.quiet:
+        for item in found["differences"]:
+            say(item["what"])
+    else:
+        columns = ("what", found["runs"][0]["id"][:8], found["runs"][1]["id"][:8])
+        rows = [
+            [item["what"], common.short(item["first"]), common.short(item["second"])] for item in found["differences"]
+        ]
+        table(columns, rows, empty="both runs went the same way")
+    return 1 if found["differences"] else 0
 
 
 @runs.command()

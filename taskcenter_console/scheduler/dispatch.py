@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from deployments.spec import MANAGED_TAG
 from taskcenter.errors import NotFound, Refused
 from taskcenter.scheduling.decisions import RunRequest
-from taskcenter.status import Origin
+from taskcenter.status import Origin, Priority
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import tags_for
 from taskcenter_adapter.schedule import Schedule, Wanted
@@ -114,6 +114,8 @@ class Dispatcher:
 
     def _tags(self, request: RunRequest) -> list[str]:
         tags = tags_for(request.origin, attempt=request.attempt, root=request.root_run_id, total=request.total_attempts)
+        if request.priority is not Priority.NORMAL:
+            tags.append(f"priority:{request.priority.value}")
         return [*tags, "auto-scheduled"] if request.origin is Origin.SCHEDULER else tags
 
     def _key(self, deployment: _Deployment, item: Wanted) -> str:

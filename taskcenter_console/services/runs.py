@@ -48,8 +48,9 @@ def start(
     dry_run: bool = False,
     at: datetime | None = None,
     confirm: bool = False,
+    again: str | None = None,
 ) -> Run:
-    """Ask Prefect for a run of a task and write its row; returns at once.
+    """Ask Prefect for a run of a task and write its row; returns at once. ``again``: the run that this one repeats.
 
     Refused, with nothing created, when the payload does not fit, a step does not exist, the plan changed or a
     danger text was not confirmed.
@@ -65,7 +66,8 @@ def start(
         deployment = center.gateway.find_deployment(task.deployment_name)
         if deployment is None:
             raise ServerAway(f"Prefect did not keep the deployment {task.deployment_name}")
-    origin = Origin.RESUME if options.resume else Origin.MANUAL
+    origin = Origin.RESUME if options.resume else Origin.MANUAL_RETRY if again else Origin.MANUAL
+    earlier = options.resume or again
     chosen = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     parameters: dict[str, Any] = {"task": task.slug, "dry_run": dry_run}
     if payload:
@@ -75,7 +77,7 @@ def start(
     made = center.gateway.create_run(
         str(deployment["id"]),
         parameters=parameters,
-        tags=tags_for(origin, resumed_from=options.resume or ""),
+        tags=tags_for(origin, resumed_from=earlier or ""),
         at=at,
     )
     run = Run(
@@ -88,7 +90,7 @@ def start(
         status=RunStatus.QUEUED,
         phase=RunPhase.SCHEDULED,
         root_run_id=made["id"],
-        resumed_from=options.resume,
+        resumed_from=earlier,
         dry_run=dry_run,
         name=made["name"],
         slot=at,
@@ -101,7 +103,7 @@ def start(
         run_id=run.id,
         object=f"run {run.id}",
         message=f"a run of {task.deployment_name} was asked for",
-        metadata={"dryRun": dry_run, "steps": options.overridden_steps(), "resume": options.resume},
+        metadata={"dryRun": dry_run, "steps": options.overridden_steps(), "resume": options.resume, "again": again},
     )
     center.store.record(Changes(runs=(run,), audit=(entry,)))
     return run

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,6 +22,9 @@ from taskcenter_adapter.processes import free_port
 from taskcenter_adapter.runtime import clear_state, write_state
 from taskcenter_adapter.store import open_store
 from taskcenter_console.services.center import Caller, Center
+
+if TYPE_CHECKING:
+    from tests.integration.workers import Bench
 
 
 @dataclass
@@ -76,3 +81,33 @@ def live(live_center: LiveCenter, monkeypatch: pytest.MonkeyPatch) -> Iterator[L
     monkeypatch.setenv("PREFECT_API_URL", live_center.api_url)
     with temporary_settings({PREFECT_API_URL: live_center.api_url}):
         yield live_center
+
+
+@pytest.fixture(scope="module")
+def bench(live_center: LiveCenter, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A worker of the type ``taskcenter`` on the pool of the tasks, ten runs at once."""
+    from tests.integration.workers import begin
+
+    bench = begin(live_center, tmp_path_factory.mktemp("project"), "taskcenter", 10)
+    try:
+        yield bench
+    finally:
+        bench.worker.stop()
+
+
+@pytest.fixture
+def own(live_center: LiveCenter, tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    """Makes a worker on a pool of its own, for tests that kill it or count its places."""
+    from tests.integration.workers import begin
+
+    made: list[Bench] = []
+
+    def make(kind: str, limit: int = 2) -> Bench:
+        pool = f"pool-{uuid.uuid4().hex[:8]}"
+        live_center.gateway.ensure_pool(pool, kind)
+        made.append(begin(live_center, tmp_path / "project", pool, limit))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        bench.worker.stop()

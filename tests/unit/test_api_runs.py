@@ -251,3 +251,48 @@ def test_a_beginning_that_two_runs_have_is_refused(client: TestClient, center: C
     run = center.store.get_run(start(client)["id"])
     center.store.record(Changes(runs=[run.model_copy(update={"id": f"abcd-{i}"}) for i in range(2)]))
     assert client.get("/api/runs/abcd").status_code == 409
+
+
+# cancel ------------------------------------------------------------------------------------------------------
+
+
+def test_a_waiting_run_is_cancelled_at_once(client: TestClient, gateway: FakeGateway) -> None:
+    run = start(client)
+    answer = client.post(f"/api/runs/{run['id']}/cancel", json={"reason": "a mistake\nof mine"})
+    assert answer.status_code == 200
+    assert (answer.json()["status"], answer.json()["message"]) == ("cancelled", "cancelled by local: a mistake of mine")
+    assert gateway.runs[run["id"]]["state_type"] == "CANCELLED"
+    entries = client.get("/api/audit", params={"run": run["id"]}).json()["items"]
+    kinds = {entry["eventType"]: entry["message"] for entry in entries}
+    assert kinds["run_cancel_requested"] == "a mistake of mine"
+    assert "run_cancelled" in kinds
+    again = client.post(f"/api/runs/{run['id']}/cancel")
+    assert (again.status_code, again.json()) == (200, answer.json())
+
+
+def test_a_run_at_work_is_asked_and_stays_running(client: TestClient, center: Center, gateway: FakeGateway) -> None:
+    run = start(client)
+    gateway.runs[run["id"]]["state_type"] = "RUNNING"
+    row = center.store.get_run(run["id"]).model_copy(update={"status": RunStatus.RUNNING, "phase": None})
+    center.store.record(Changes(runs=(row,)))
+    for _ in range(2):
+        answer = client.post(f"/api/runs/{run['id']}/cancel", json={})
+        assert answer.status_code == 202
+        assert (answer.json()["status"], answer.json()["phase"]) == ("running", "cancelling")
+    entries = client.get("/api/audit", params={"run": run["id"]}).json()["items"]
+    assert [entry["eventType"] for entry in entries].count("run_cancel_requested") == 1
+
+
+def test_a_run_that_prefect_does_not_know_is_cancelled_here(client: TestClient, gateway: FakeGateway) -> None:
+    run = start(client)
+    del gateway.runs[run["id"]]
+    assert client.post(f"/api/runs/{run['id']}/cancel").json()["status"] == "cancelled"
+
+
+def test_cancelling_what_is_not_there_or_while_prefect_is_away(client: TestClient, gateway: FakeGateway) -> None:
+    assert client.post("/api/runs/ffffffff/cancel").status_code == 404
+    run = start(client)
+    assert client.post(f"/api/runs/{run['id']}/cancel", json={"surprise": 1}).status_code == 422
+    gateway.away = True
+    assert client.post(f"/api/runs/{run['id']}/cancel").status_code == 503
+    assert client.get(f"/api/runs/{run['id']}").json()["status"] == "queued"

@@ -334,3 +334,23 @@ def test_logs(center: Center) -> None:
     ]
     assert [line["sequence"] for line in last] == [4498, 4499]
     assert invoke("runs", "logs", "nope").exit_code == 3
+
+
+def test_cancel_says_what_became_of_each(center: Center, gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskcenter_console.commands import runs as commands
+
+    monkeypatch.setattr(commands, "_CANCEL_SECONDS", 0.0)
+    waiting, working = runs_of(center, 2)
+    for run in (waiting, working):
+        gateway.runs[run.id] = {"id": run.id}
+    gateway.runs[working.id]["state_type"] = "RUNNING"
+    center.store.record(Changes(runs=(working.model_copy(update={"status": RunStatus.RUNNING}),)))
+    done = invoke("runs", "cancel", waiting.id[:8], "--reason", "not today")
+    assert done.exit_code == 0, done.output
+    assert "not today" in done.stdout
+    assert center.store.get_run(waiting.id).status is RunStatus.CANCELLED
+    assert invoke("runs", "cancel", waiting.id).exit_code == 0
+    assert invoke("runs", "cancel", working.id, "--no-wait", "-q").stdout.strip() == working.id
+    assert invoke("runs", "cancel", working.id, waiting.id, "--json").exit_code == 1  # it is not gone yet
+    assert [item["phase"] for item in data_of("runs", "cancel", working.id, "--no-wait")["items"]] == ["cancelling"]
+    assert invoke("runs", "cancel", "ffffffff").exit_code == 3

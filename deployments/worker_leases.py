@@ -1,0 +1,99 @@
+"""The worker's claims on its runs, renewed apart from everything else it does. (spec 5.3)"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from taskcenter.clock import utc_now
+from taskcenter.errors import TaskCenterError
+from taskcenter.settings import Settings
+from taskcenter_adapter.run_leases import RENEW_SECONDS, RunLeases, holder_of, this_machine
+from taskcenter_adapter.runtime import database_url
+from taskcenter_adapter.store import open_store
+from taskcenter_adapter.store_sql import SqlStore
+
+__all__ = ["WorkerLeases"]
+
+
+class WorkerLeases:
+    """Leases of one worker. While the database is away nothing is claimed and nothing is lost: nobody can take it."""
+
+    def __init__(self, settings: Settings, logger: logging.Logger | logging.LoggerAdapter[Any]) -> None:
+        self._settings, self._logger = settings, logger
+        self._store: SqlStore | None = None
+        self._taken: set[str] = set()
+        self.holder = holder_of()
+        self._machine = this_machine()
+
+    def _leases(self) -> RunLeases:
+        if self._store is None:
+            store = open_store(database_url(self._settings))
+            if not isinstance(store, SqlStore):
+                raise TypeError("leases need a database")
+            self._store = store
+        return RunLeases(self._store)
+
+    async def take(self, run_id: UUID) -> None:
+        """Claim a run that Prefect has just given to this worker."""
+        await asyncio.to_thread(self._take, str(run_id))
+
+    def _take(self, run_id: str) -> None:
+        try:
+            if self._leases().take(run_id, self.holder, utc_now(), {**self._machine, "pid": os.getpid()}):
+                self._taken.add(run_id)
+        except TaskCenterError as error:
+            self._logger.debug("no lease for %s: %s", run_id, error.message)
+
+    async def started(self, run_id: UUID, pid: int) -> None:
+        """So that whoever rescues the run finds its process."""
+        await asyncio.to_thread(self._started, str(run_id), pid)
+
+    def _started(self, run_id: str, pid: int) -> None:
+        with contextlib.suppress(TaskCenterError, OSError):  # away, or over already
+            self._leases().started(run_id, self.holder, pid, {**self._machine, "pid": os.getpid()})
+
+    async def give_up(self, run_id: UUID) -> None:
+        self._taken.discard(str(run_id))
+        await asyncio.to_thread(self._give_up, str(run_id))
+
+    def _give_up(self, run_id: str) -> None:
+        try:
+            self._leases().give_up(run_id, self.holder)
+        except TaskCenterError as error:
+            self._logger.debug("the lease of %s runs out by itself: %s", run_id, error.message)
+
+    async def keep(self, facts: Callable[[], dict[str, Any]], lost: Callable[[UUID], None]) -> None:
+        """Renew for ever; ``lost`` is told of each run that was taken from this worker."""
+        while True:
+            before = set(self._taken)
+            held = await asyncio.to_thread(self._renew, facts())
+            if held is not None:
+                for run_id in before & self._taken - held:
+                    self._taken.discard(run_id)
+                    lost(UUID(run_id))
+            await asyncio.sleep(RENEW_SECONDS)
+
+    def _renew(self, facts: dict[str, Any]) -> set[str] | None:
+        try:
+            leases, now = self._leases(), utc_now()
+            held = leases.renew(self.holder, now)
+            leases.present(self.holder, now, {**self._machine, **facts})
+        except TaskCenterError as error:
+            self._logger.debug("the leases were not renewed: %s", error.message)
+            return None
+        return held
+
+    def close(self) -> None:
+        """This worker is no more."""
+        try:
+            self._leases().gone(self.holder)
+        except TaskCenterError as error:
+            self._logger.debug("%s", error.message)
+        if self._store is not None:
+            self._store.close()

@@ -1,0 +1,167 @@
+"""Who works on which run: claims that a worker renews, in the table ``leases``. (spec 5.3)
+
+A worker takes the lease of a run when it takes the run, renews all of its leases in one statement, and gives each up
+when its run is over. A lease that has run out is a run whose worker nobody has heard of: whoever removes that lease,
+and only one can, may close the run. A worker keeps a lease of its own too, with what it says of itself.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from .orphans import process_started, worker_lives
+from .schedule_tables import leases
+from .store_sql import SqlStore
+
+__all__ = ["LEASE", "RENEW_SECONDS", "Held", "RunLeases", "holder_of", "this_machine"]
+
+LEASE: Final = timedelta(seconds=30)
+RENEW_SECONDS: Final = 5.0
+_RUN: Final = "run:"
+_WORKER: Final = "worker:"
+
+
+def this_machine() -> dict[str, str]:
+    """Host and boot: a process number means something only there, and only until the next boot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return {"host": socket.gethostname(), "boot": boot}
+
+
+def holder_of(pid: int | None = None) -> str:
+    """``host/pid@start`` of a worker."""
+    number = pid or os.getpid()
+    return f"{socket.gethostname()}/{number}@{process_started(number)}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One lease. ``name`` is the run's id, or the worker's holder."""
+
+    name: str
+    holder: str
+    epoch: int
+    until: datetime
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def here(self) -> bool:
+        """Whether its worker is, or was, a process of this machine."""
+        return bool(self.facts.get("host") == socket.gethostname())
+
+    @property
+    def dead(self) -> bool:
+        """Whether its worker is known to be gone: another boot of this machine, or no such process."""
+        if not self.here:
+            return False
+        rebooted = self.facts.get("boot") != this_machine()["boot"]
+        return rebooted or not worker_lives(self.holder.partition("/")[2])
+
+    @property
+    def pid(self) -> int | None:
+        """The run's own process, while that lives on this machine."""
+        number, began = self.facts.get("runPid"), self.facts.get("runStarted")
+        if not self.here or number is None or not worker_lives(f"{number}@{began}"):
+            return None
+        return int(number)
+
+
+class RunLeases:
+    """The leases in a store's database."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    def take(self, run_id: str, holder: str, now: datetime, facts: Mapping[str, Any]) -> bool:
+        """Claim a run; False while another worker's claim holds."""
+        name = _RUN + run_id
+
+        def work(connection: sa.Connection) -> bool:
+            row = (
+                connection.execute(sa.select(leases).where(leases.c.name == name).with_for_update()).mappings().first()
+            )
+            values = {"holder": holder, "until": now + LEASE, "facts": dict(facts)}
+            if row is None:
+                connection.execute(sa.insert(leases), {"name": name, "epoch": 1, **values})
+                return True
+            if row["holder"] != holder and row["until"] > now:
+                return False
+            connection.execute(sa.update(leases).where(leases.c.name == name), {"epoch": row["epoch"] + 1, **values})
+            return True
+
+        return bool(self._store.transaction(work, races=True))
+
+    def started(self, run_id: str, holder: str, pid: int, facts: Mapping[str, Any]) -> None:
+        """The run has a process now."""
+        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
+        known = {**facts, "runPid": pid, "runStarted": process_started(pid)}
+        self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), {"facts": known}))
+
+    def renew(self, holder: str, now: datetime) -> set[str]:
+        """Hold all of a worker's runs for longer; gives the ids of those that are still its own."""
+        mine = (leases.c.holder == holder) & leases.c.name.startswith(_RUN)
+
+        def work(connection: sa.Connection) -> set[str]:
+            connection.execute(sa.update(leases).where(mine), {"until": now + LEASE})
+            return {
+                name.removeprefix(_RUN) for name in connection.execute(sa.select(leases.c.name).where(mine)).scalars()
+            }
+
+        return self._store.transaction(work)
+
+    def give_up(self, run_id: str, holder: str) -> None:
+        """The run is over, or somebody else's."""
+        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
+        self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
+
+    def runs(self) -> list[Held]:
+        return self._all(_RUN)
+
+    def drop(self, held: Held) -> bool:
+        """Take a run from its worker, unless that renewed or ended meanwhile; True for one caller only."""
+        same = (leases.c.name == _RUN + held.name) & (leases.c.epoch == held.epoch) & (leases.c.until == held.until)
+        done = self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(same)).rowcount)
+        return bool(done)
+
+    def present(self, holder: str, now: datetime, facts: Mapping[str, Any]) -> None:
+        """A worker says that it is there, and how it stands."""
+        name = _WORKER + holder
+        values = {"holder": holder, "until": now + LEASE, "facts": dict(facts)}
+
+        def work(connection: sa.Connection) -> None:
+            if not connection.execute(sa.update(leases).where(leases.c.name == name), values).rowcount:
+                connection.execute(sa.insert(leases), {"name": name, "epoch": 1, **values})
+
+        self._store.transaction(work, races=True)
+
+    def gone(self, holder: str) -> None:
+        """A worker that stops takes its name away."""
+        mine = leases.c.name == _WORKER + holder
+        self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
+
+    def workers(self) -> list[Held]:
+        return self._all(_WORKER)
+
+    def forget_workers(self, before: datetime) -> None:
+        """Workers that nobody has heard of since then."""
+        old = leases.c.name.startswith(_WORKER) & (leases.c.until < before)
+        self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(old)))
+
+    def _all(self, kind: str) -> list[Held]:
+        query = sa.select(leases).where(leases.c.name.startswith(kind)).order_by(leases.c.name)
+        with self._store.reading() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [
+            Held(row["name"].removeprefix(kind), row["holder"], row["epoch"], row["until"], row["facts"] or {})
+            for row in rows
+        ]

@@ -1,0 +1,85 @@
+"""``taskcenter queue`` and ``taskcenter workers``: what waits, and who executes."""
+
+from __future__ import annotations
+
+import click
+
+from taskcenter_console.terminal import brief, emit, mark, say, table
+
+from . import common
+from .common import Out, output
+
+__all__ = ["queue", "workers"]
+
+
+@click.group()
+def queue() -> None:
+    """Show what waits for a worker, and let a run go first."""
+
+
+@queue.command("list")
+@output
+def list_queue(out: Out) -> None:
+    """List the runs that wait, the next one first; without a place: its time has not come."""
+    from taskcenter_console.services import queue as service
+
+    with common.open_center() as center:
+        found = service.listing(center)
+    if out.json:
+        emit({"items": [item.to_json() for item in found]})
+    elif out.quiet:
+        for item in found:
+            say(item.run_id)
+    else:
+        rows = [
+            [item.place or "", item.run_id[:8], item.task, item.priority.value, brief(item.since)] for item in found
+        ]
+        table(("place", "run", "task", "priority", "since"), rows, empty="nothing waits")
+
+
+@queue.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--to", type=click.Choice(["high", "normal", "low"]), default="high", show_default=True)
+@output
+def bump(run_id: str, to: str, out: Out) -> None:
+    """Give a run that waits another priority."""
+    from taskcenter.status import Priority
+    from taskcenter_console.services import queue as service
+
+    with common.open_center() as center:
+        run = service.bump(center, run_id, Priority(to), common.caller())
+    if out.json:
+        emit(run.to_json())
+    elif out.quiet:
+        say(run.id)
+    else:
+        say(f"run {run.id[:8]} of {run.task_slug} waits with the priority {to} now")
+
+
+@click.command()
+@output
+def workers(out: Out) -> None:
+    """List the workers of the type taskcenter and their processes."""
+    from taskcenter_console.services import workers as service
+
+    with common.open_center() as center:
+        found = service.listing(center)
+    if out.json:
+        emit({"items": found})
+        return
+    if out.quiet:
+        for worker in found:
+            say(str(worker["holder"]))
+        return
+    rows = []
+    for worker in found:
+        place = f"{worker['running']} of {worker['limit'] or 'any'}"
+        rows.append([worker["name"] or worker["holder"], worker["host"], mark(worker["state"]), worker["pool"], place,
+                     "", "", ""])  # fmt: skip
+        for process in worker["processes"]:
+            run = process["runId"][:8] if process["runId"] else ""
+            memory = f"{process['memoryMb']:.0f} MB" if process["memoryMb"] is not None else ""
+            which = f"{process['pid'] or ''} {run}".strip()
+            rows.append(["", "", process["phase"] or "", "", "", process["role"], which, memory])
+    columns = ("worker", "host", "state", "pool", "runs", "process", "pid, run", "memory")
+    table(columns, rows, empty="no worker of the type taskcenter is there; taskcenter up starts one")

@@ -1,0 +1,199 @@
+"""Kill -9 at random while mixed runs go on, then look whether the books are right. (spec 5.3, 9.3)
+
+    python -m tests.chaos.chaos [--seconds 480] [--runs 300] [--seed 1]
+
+A center as ``taskcenter up`` starts it. Single tasks, composites and tasks that are retried are asked for all the
+time, while the child of a step, the process of a run, the worker, its warm process, the service or the Prefect
+server is killed, now and then two at once. When all is quiet again:
+
+- each root has exactly one outcome: its attempts are numbered without a gap, all of them terminal;
+- no two attempts of one root overlapped: neither by the rows nor by a lock that the work itself holds;
+- every step is terminal, and nothing of any run is alive;
+- our tables agree with Prefect's states (``taskcenter reconcile --check``).
+
+Exit code 0 when all of it holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.acceptance.conftest import Started, left_running, start_center, stop_center
+
+VICTIMS = ("child", "run", "worker", "warm", "service", "prefect server")
+_QUIET = 150.0
+
+
+class Chaos:
+    def __init__(self, started: Started, folder: Path, seed: int) -> None:
+        self.started, self.folder = started, folder
+        self.chance = random.Random(seed)
+        self.http = httpx.Client(base_url=started.state["serviceUrl"], timeout=20)
+        self.asked: list[str] = []
+        self.killed: Counter[str] = Counter()
+
+    # the work ----------------------------------------------------------------------------------------
+
+    def make_tasks(self) -> None:
+        lock = f"flock -n {self.folder}/lock-$KEY sh -c 'sleep $NAP; exit $CODE' "
+        overlap = f"|| {{ code=$?; test $code -ne 1 || echo $KEY >> {self.folder}/overlaps; exit $code; }}"
+        command = ["sh", "-c", lock + overlap]
+        step = {"taskType": "shell", "payload": {"command": ["sh", "-c", "sleep 0.5"]}}
+        graph = {
+            "steps": [{"stepKey": key, **step} for key in ("a", "b", "c")],
+            "edges": [{"fromStepKey": "a", "toStepKey": "b"}, {"fromStepKey": "a", "toStepKey": "c"}],
+        }
+        policy = {"maxAttempts": 2, "backoffMs": 500}
+        for task in (
+            {"name": "single", "taskType": "shell", "payload": {"command": command}, "retryPolicy": policy},
+            {"name": "graph", "taskType": "composite", "graph": graph, "retryPolicy": policy},
+        ):
+            self.http.post("/api/tasks", json=task).raise_for_status()
+
+    def ask(self, number: int) -> None:
+        """One run; a service that is just dead is asked again later."""
+        kind = self.chance.choice(["single", "single", "failing", "graph"])
+        body: dict[str, Any] = {}
+        if kind != "graph":
+            code = "7" if kind == "failing" else "0"
+            body = {"payload": {"environment": {"KEY": f"k{number}", "NAP": f"{self.chance.uniform(0.2, 2):.1f}",
+                                                "CODE": code}}}  # fmt: skip
+        name = "graph" if kind == "graph" else "single"
+        with contextlib.suppress(httpx.HTTPError):
+            answer = self.http.post(f"/api/tasks/{name}/run", json=body)
+            if answer.status_code == 202:
+                self.asked.append(answer.json()["id"])
+
+    # the killing -------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        for what in self.chance.sample(VICTIMS, self.chance.choice([1, 1, 2])):
+            if (victim := self.victim(what)) is not None:
+                with contextlib.suppress(psutil.Error):
+                    victim.kill()
+                    self.killed[what] += 1
+
+    def victim(self, what: str) -> psutil.Process | None:
+        state = json.loads((self.started.home / "run" / "state.json").read_text())
+        with contextlib.suppress(psutil.Error, KeyError, StopIteration):
+            if what in ("worker", "service", "prefect server"):
+                return psutil.Process(state["children"][what])
+            worker = psutil.Process(state["children"]["worker"])
+            warm = next(p for p in worker.children() if "deployments.warm" in " ".join(p.cmdline()))
+            if what == "warm":
+                return warm
+            runs = warm.children()
+            if what == "run" or not runs:
+                return self.chance.choice(runs) if runs else None
+            below = self.chance.choice(runs).children(recursive=True)
+            return self.chance.choice(below) if below else None
+        return None
+
+    # the books ---------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while True:
+            page = self.http.get("/api/runs", params={"limit": 500, **({"cursor": cursor} if cursor else {})}).json()
+            found += page["items"]
+            if (cursor := page["nextCursor"]) is None:
+                return found
+
+    def settle(self) -> list[dict[str, Any]]:
+        """Wait until nothing is open and no retry is to come."""
+        end, calm = time.monotonic() + _QUIET, 0
+        rows: list[dict[str, Any]] = []
+        while time.monotonic() < end and calm < 5:
+            time.sleep(2)
+            with contextlib.suppress(httpx.HTTPError, ValueError):
+                rows = self.rows()
+                calm = calm + 1 if all(row["status"] in ("success", "failed", "cancelled") for row in rows) else 0
+        return rows
+
+    def problems(self, rows: list[dict[str, Any]]) -> list[str]:
+        found = []
+        roots: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            roots[row["rootRunId"] or row["id"]].append(row)
+            if row["status"] not in ("success", "failed", "cancelled"):
+                found.append(f"run {row['id']} is still {row['status']} ({row['phase']})")
+            steps = self.http.get(f"/api/runs/{row['id']}/steps").json()["items"]
+            found += [
+                f"step {step['stepKey']} of run {row['id']} is still {step['status']}"
+                for step in steps
+                if step["status"] not in ("success", "failed", "skipped")
+            ]
+        found += [f"run {run_id} was asked for and has no row" for run_id in self.asked if run_id not in roots]
+        for root, attempts in roots.items():
+            attempts.sort(key=lambda row: row["attempt"])
+            numbers = [row["attempt"] for row in attempts]
+            if numbers != list(range(1, len(numbers) + 1)):
+                found.append(f"the attempts of {root} are {numbers}")
+            if any(row["status"] == "success" for row in attempts[:-1]):
+                found.append(f"root {root} went on after a success")
+            if attempts[-1]["status"] == "failed" and len(attempts) < 3:
+                found.append(f"root {root} failed and was tried {len(attempts)} times only")
+            for before, after in pairwise(attempts):
+                if after["startedAt"] and before["finishedAt"] and after["startedAt"] < before["finishedAt"]:
+                    found.append(f"attempts {before['attempt']} and {after['attempt']} of {root} overlapped")
+        overlaps = self.folder / "overlaps"
+        if overlaps.exists():
+            found.append(f"the work itself met another attempt at work: {overlaps.read_text().split()}")
+        checked = self.started.taskcenter("reconcile", "--check")
+        if checked.returncode:
+            found.append(f"tables and Prefect differ:\n{checked.stdout}{checked.stderr}")
+        return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=420, help="how long runs are asked for and things killed")
+    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--every", type=float, default=6, help="seconds between two kills")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix="tc-chaos-") as name:
+        folder = Path(name)
+        started = start_center(folder / "home")
+        try:
+            chaos = Chaos(started, folder, options.seed)
+            chaos.make_tasks()
+            begin = time.monotonic()
+            pause, next_kill, number = options.seconds / options.runs, begin + options.every, 0
+            while time.monotonic() - begin < options.seconds and len(chaos.asked) < options.runs:
+                number += 1
+                chaos.ask(number)
+                if time.monotonic() >= next_kill:
+                    chaos.kill()
+                    next_kill = time.monotonic() + options.every * chaos.chance.uniform(0.5, 1.5)
+                time.sleep(pause)
+            rows = chaos.settle()
+            found = chaos.problems(rows)
+            outcomes = Counter(f"{row['status']}{'/' + row['phase'] if row['phase'] else ''}" for row in rows)
+            print(f"{len(chaos.asked)} runs asked for, {len(rows)} attempts: {dict(outcomes)}")
+            print(f"killed: {dict(chaos.killed)}, seed {options.seed}")
+        finally:
+            stop_center(started)
+        found += [f"left running: {line}" for line in left_running(folder / "home")]
+        print("\n".join(found) or "the books are right")
+        return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

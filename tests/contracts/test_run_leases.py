@@ -1,0 +1,87 @@
+"""Leases of runs: one holder, renewed together, taken away once. (spec 5.3)"""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from taskcenter_adapter.database import make_engine, upgrade
+from taskcenter_adapter.run_leases import LEASE, Held, RunLeases, holder_of, this_machine
+from taskcenter_adapter.store_sql import SqlStore
+
+NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
+LATER = NOW + LEASE + timedelta(seconds=1)
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> RunLeases:
+    url = f"sqlite:///{tmp_path}/leases.db"
+    upgrade(make_engine(url))
+    return RunLeases(SqlStore(make_engine(url)))
+
+
+def test_one_worker_has_a_run_until_its_lease_runs_out(leases: RunLeases) -> None:
+    assert leases.take("r-1", "a", NOW, {})
+    assert leases.take("r-1", "a", NOW, {})
+    assert not leases.take("r-1", "b", NOW + LEASE - timedelta(seconds=1), {})
+    assert leases.take("r-1", "b", LATER, {})
+    assert leases.renew("a", LATER) == set()
+    assert leases.renew("b", LATER) == {"r-1"}
+    leases.give_up("r-1", "a")
+    assert [held.holder for held in leases.runs()] == ["b"]
+    leases.give_up("r-1", "b")
+    assert leases.runs() == []
+
+
+def test_all_runs_of_a_worker_are_renewed_and_only_its_own(leases: RunLeases) -> None:
+    for run_id, holder in (("r-1", "a"), ("r-2", "a"), ("r-3", "b")):
+        assert leases.take(run_id, holder, NOW, {})
+    leases.present("a", NOW, {})
+    assert leases.renew("a", LATER) == {"r-1", "r-2"}
+    assert {held.name: held.until for held in leases.runs()} == {
+        "r-1": LATER + LEASE,
+        "r-2": LATER + LEASE,
+        "r-3": NOW + LEASE,
+    }
+
+
+def test_a_run_is_taken_away_once_and_not_after_a_renewal(leases: RunLeases) -> None:
+    assert leases.take("r-1", "a", NOW, {"host": "h"})
+    [seen] = leases.runs()
+    leases.renew("a", NOW + timedelta(seconds=1))
+    assert not leases.drop(seen)
+    [seen] = leases.runs()
+    taken: list[bool] = []
+    threads = [threading.Thread(target=lambda: taken.append(leases.drop(seen))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [False, False, False, True]
+    assert leases.renew("a", LATER) == set()
+
+
+def test_a_worker_says_what_it_does_and_is_forgotten_in_time(leases: RunLeases) -> None:
+    leases.present("a", NOW, {"limit": 4})
+    leases.present("a", LATER, {"limit": 5})
+    leases.present("b", NOW, {})
+    assert [(held.name, held.facts) for held in leases.workers()] == [("a", {"limit": 5}), ("b", {})]
+    leases.forget_workers(LATER)
+    assert [held.name for held in leases.workers()] == ["a"]
+    leases.gone("a")
+    assert leases.workers() == []
+
+
+def test_whether_a_worker_is_known_to_be_dead() -> None:
+    def held(holder: str, **facts: str) -> Held:
+        return Held("r-1", holder, 1, NOW, {**this_machine(), **facts})
+
+    assert not held(holder_of()).dead
+    assert held(f"here/{os.getpid()}@1").dead  # another process has its number now
+    assert held("here/4194304@1").dead
+    assert held(holder_of(), boot="before the power went").dead
+    assert not held("elsewhere/4194304@1", host="elsewhere").dead
