@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
+import json
 import os
+import resource
 import shutil
+import signal
+import sqlite3
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +22,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from blocks.connections import Connection
 from flows.task_types.database.catalog import rows
@@ -22,7 +31,8 @@ from flows.task_types.database.quoting import qualified, quote
 from flows.task_types.database.reflect import reflect
 from flows.task_types.database.restore import restore
 from flows.task_types.database.snapshot import consistent
-from taskcenter.context import RunContext
+from taskcenter.context import Cancelled, RunContext
+from taskcenter.errors import Refused, StepFailed
 from taskcenter.task_types import registry
 from tests.databases import DIALECTS, empty_database, run
 from tests.integration.test_database_structure import DDL
@@ -225,3 +235,273 @@ def test_random_databases_come_back(pair: tuple[Connection, Connection], ctx: Ru
             path.unlink()
 
     check()
+
+
+MANY = {
+    "postgresql": "INSERT INTO {0} SELECT n, repeat('x', 50) FROM generate_series(1, {1}) g (n)",
+    "mysql": "INSERT INTO {0} WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 1000) "
+    "SELECT (a.n - 1) * 1000 + b.n, repeat('x', 50) FROM r a, r b WHERE (a.n - 1) * 1000 + b.n <= {1}",
+    "sqlite": "INSERT INTO {0} WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < {1}) "
+    "SELECT n, hex(zeroblob(25)) FROM r",
+}
+
+
+def tables_of(connection: Connection, names: str, count: int) -> None:
+    for name in names:
+        run(
+            connection,
+            f"CREATE TABLE {name} (id bigint PRIMARY KEY, t varchar(80))",
+            MANY[connection.dialect].format(name, count),
+        )
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_one_snapshot_while_somebody_writes(
+    pair: tuple[Connection, Connection], ctx: RunContext, dialect: str, journal: str
+) -> None:
+    """The writer keeps a and b equal in each of its transactions; so must the backup."""
+    source, target = pair
+    if dialect != "sqlite" and journal == "delete":
+        return
+    if dialect == "sqlite":
+        run(source, f"PRAGMA journal_mode = {journal}")
+    tables_of(source, "ab", 3000)
+    stop, written = threading.Event(), 0
+
+    def write() -> None:
+        nonlocal written
+        with source.engine() as engine:
+            while not stop.is_set():
+                with engine.begin() as opened:
+                    for name in "ab":
+                        opened.exec_driver_sql(f"INSERT INTO {name} VALUES ({1_000_000 + written}, 'new')")
+                written += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen: list[int] = []
+
+    def slow() -> bool:
+        seen.append(written)
+        time.sleep(0.01)
+        return False
+
+    ctx.is_cancelled = slow
+    try:
+        result = backup(ctx)
+    finally:
+        stop.set()
+        writer.join()
+    assert seen[-1] > seen[0], "nothing was written meanwhile: the test has shown nothing"
+    restore(Path(result["filePath"]), target, "none")
+    data = content(target)[1]
+    counts = {len(found) for found in data.values()}
+    assert len(counts) == 1
+    assert counts.pop() < 3000 + written
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from blocks.connections import Connection
+from taskcenter.context import Cancelled, RunContext
+from taskcenter.errors import Refused, StepFailed
+from taskcenter.task_types import registry
+connection = Connection(**eval(sys.argv[1]))
+home = Path(sys.argv[2])
+def slow():
+    time.sleep(0.02)
+    return False
+ctx = RunContext(task="t", data_dir=home, temp_dir=home, resolve_connection=lambda n: connection, is_cancelled=slow)
+registry.get("backup").call({"connection": "db", "filePath": sys.argv[3]}, ctx)
+"""
+
+
+def test_a_killed_backup_leaves_nothing_under_the_name(
+    pair: tuple[Connection, Connection], ctx: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = pair
+    tables_of(source, "abcdefgh", 5000)
+    folder = ctx.data_dir / "backups"
+    path = folder / "kept.sql"
+    folder.mkdir()
+    path.write_text("the one before")
+    parts = {f: getattr(source, f) for f in ("name", "dialect", "host", "port", "database", "user")}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, repr(parts), str(ctx.data_dir), str(path)])
+    try:
+        for _ in range(600):
+            half = [f for f in folder.iterdir() if f != path]
+            if half and half[0].stat().st_size > 0:
+                break
+            assert child.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+        time.sleep(0.1)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert path.read_text() == "the one before"
+    assert len(list(folder.iterdir())) == 2, "a part beside it"
+    backup(ctx, filePath=str(path))
+    assert [f.name for f in folder.iterdir()] == ["kept.sql"], "the next backup has tidied up"
+    assert path.read_text().startswith("-- taskcenter backup")
+
+
+def test_cancel_in_the_middle(pair: tuple[Connection, Connection], ctx: RunContext) -> None:
+    tables_of(pair[0], "abc", 3000)
+    asked = 0
+
+    def is_cancelled() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 12
+
+    ctx.is_cancelled = is_cancelled
+    with pytest.raises(Cancelled):
+        backup(ctx)
+    assert list((ctx.data_dir / "backups").iterdir()) == []
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_a_locked_table(pair: tuple[Connection, Connection], ctx: RunContext, dialect: str) -> None:
+    source, _ = pair
+    tables_of(source, "a", 10)
+    lock = {"postgresql": "LOCK TABLE a IN ACCESS EXCLUSIVE MODE", "mysql": "LOCK TABLES a WRITE"}[dialect]
+    with source.connect() as other:
+        other.exec_driver_sql(lock)
+        with pytest.raises(StepFailed, match="somebody else holds a lock") as caught:
+            backup(ctx, lockTimeoutSeconds=1)
+        assert caught.value.error_type == "locked"
+        started = time.monotonic()
+        ctx.is_cancelled = lambda: time.monotonic() - started > 0.5
+        with pytest.raises(Cancelled):
+            backup(ctx)
+        assert time.monotonic() - started < 4
+    assert list((ctx.data_dir / "backups").iterdir()) == []
+
+
+def test_tables_and_without_rows(pair: tuple[Connection, Connection], ctx: RunContext, dialect: str) -> None:
+    source, target = pair
+    tables_of(source, "abc", 10)
+    run(source, "CREATE VIEW va AS SELECT id FROM a", "CREATE VIEW vva AS SELECT id FROM va")
+    with pytest.raises(StepFailed, match="there is no table 'nope'") as caught:
+        backup(ctx, tables=["nope"])
+    assert caught.value.error_type == "missing_table"
+    result = backup(ctx, excludeTables=["A"], includeData=False, verify=True)
+    assert (result["tableCount"], result["rowCount"]) == (2, 0)
+    assert len(result["warnings"]) == 2
+    restore(Path(result["filePath"]), target, "none")
+    found = content(target)
+    assert [t.name for t in found[0].tables] == ["b", "c"]
+    assert found[0].views == ()
+    only = backup(ctx, tables=["c"], verify=True)
+    assert (only["tableCount"], only["rowCount"]) == (1, 10)
+
+
+def test_the_disk_refuses(pair: tuple[Connection, Connection], ctx: RunContext) -> None:
+    tables_of(pair[0], "a", 5000)
+    if pair[0].dialect == "sqlite":
+        run(pair[0], "PRAGMA journal_mode = wal")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(StepFailed, match="cannot be written: File too large; nothing was left") as caught:
+            backup(ctx)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert caught.value.error_type == "file"
+    assert list((ctx.data_dir / "backups").iterdir()) == []
+
+
+def test_native(pair: tuple[Connection, Connection], ctx: RunContext, dialect: str) -> None:
+    source, _ = pair
+    tables_of(source, "abc", 100)
+    run(source, "CREATE VIEW va AS SELECT id FROM a")
+    result = backup(ctx, format="native", verify=True, compress="zstd")
+    assert result["rowCount"] == 300
+    assert result["filePath"].endswith({"postgresql": ".dump.zst", "mysql": ".sql.zst", "sqlite": ".db.zst"}[dialect])
+    if dialect == "sqlite":
+        with pytest.raises(StepFailed, match="copies a SQLite file as a whole"):
+            backup(ctx, format="native", tables=["a"])
+    else:
+        assert backup(ctx, format="native", tables=["a"], verify=True)["rowCount"] == 100
+        assert backup(ctx, format="native", excludeTables=["a", "b"], includeData=False)["tableCount"] == 1
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_native_without_the_tool(
+    pair: tuple[Connection, Connection], ctx: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(StepFailed, match="is not installed here; install it or use format sql") as caught:
+        backup(ctx, format="native")
+    assert caught.value.error_type == "tool"
+
+
+def test_a_wrong_restore_is_no_backup(
+    pair: tuple[Connection, Connection], ctx: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.task_types.database import restore as module
+
+    tables_of(pair[0], "a", 10)
+    real = module.restore
+
+    def lossy(path: Path, connection: Connection, *more: Any) -> None:
+        real(path, connection, *more)
+        run(connection, "DELETE FROM a WHERE id = 3")
+
+    monkeypatch.setattr(module, "restore", lossy)
+    with pytest.raises(StepFailed, match="10 written, 9 restored") as caught:
+        backup(ctx, verify=True)
+    assert caught.value.error_type == "verify"
+    assert list((ctx.data_dir / "backups").iterdir()) == []
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_older_ones_go(pair: tuple[Connection, Connection], ctx: RunContext) -> None:
+    folder = ctx.data_dir / "backups"
+    first = Path(backup(ctx)["filePath"])
+    stem = first.name[: -len("20260101000000.sql")]
+    first.unlink()
+    for year in (2020, 2021, 2022, 2023):
+        (folder / f"{stem}{year}0101000000.sql").touch()
+    other = folder / "else_nightly_20200101000000.sql"
+    other.touch()
+    gone = backup(ctx, keepLast=3)["pruned"]
+    assert gone == [f"{stem}20210101000000.sql", f"{stem}20200101000000.sql"]
+    assert backup(ctx, keepLast=3, keepDays=36500)["pruned"] == []
+    assert len(backup(ctx, keepDays=1)["pruned"]) >= 2
+    assert other.exists()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_where_it_may_write(
+    pair: tuple[Connection, Connection], ctx: RunContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKCENTER_PROJECT", str(ctx.data_dir))
+    with pytest.raises(Refused, match="TASKCENTER_FILE_ROOTS"):
+        backup(ctx, filePath=str(tmp_path / "elsewhere" / "x.sql"))
+    monkeypatch.setenv("TASKCENTER_FILE_ROOTS", str(tmp_path / "elsewhere"))
+    assert backup(ctx, filePath=str(tmp_path / "elsewhere" / "x.sql.gz"))["compress"] == "gzip"
+    with gzip.open(tmp_path / "elsewhere" / "x.sql.gz", "rt") as text:
+        assert text.readline().startswith("-- taskcenter backup")
+    assert Path(backup(ctx, filePath=f"{tmp_path}/elsewhere/sub/")["filePath"]).parent.name == "sub"
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"])
+def test_what_cannot_be_carried_over_is_refused(pair: tuple[Connection, Connection], ctx: RunContext) -> None:
+    run(pair[0], "CREATE TABLE p (a int)", "CREATE TABLE c () INHERITS (p)")
+    with pytest.raises(StepFailed, match=r"the table public\.c, which inherits from public\.p") as caught:
+        backup(ctx)
+    assert caught.value.error_type == "unsupported"
+    assert backup(ctx, excludeTables=["c"])["tableCount"] == 1
+
+
+@given(st.floats(allow_nan=False))
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_floats_for_sqlite_are_exact(value: float) -> None:
+    from flows.task_types.database.dump_sqlite import exact_float
+
+    found = sqlite3.connect(":memory:").execute(f"SELECT {exact_float(value)}").fetchone()[0]
+    assert json.dumps(found) == json.dumps(value)

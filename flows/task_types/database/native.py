@@ -80,7 +80,7 @@ def native_dump(
         argv = _pg_dump(opened, connection, choice, include_data, file.compression != "none")
     else:
         argv = _mysqldump(connection, choice, include_data)
-    _run(argv, connection, ctx, lambda process: _take(process.stdout, file))
+    _run(argv, connection, ctx, lambda process: _take(process.stdout, file), feeds=False)
 
 
 def native_restore(path: Path, connection: Connection, file: WrittenFile, ctx: RunContext) -> None:
@@ -108,7 +108,7 @@ def native_restore(path: Path, connection: Connection, file: WrittenFile, ctx: R
             except BrokenPipeError:  # the client has given up: its exit code and words say why
                 return
 
-    _run(argv, connection, ctx, feed)
+    _run(argv, connection, ctx, feed, feeds=True)
 
 
 def _copy_sqlite(opened: sa.Connection, choice: Choice, include_data: bool, file: WrittenFile, ctx: RunContext) -> None:
@@ -194,17 +194,22 @@ def _take(pipe: IO[bytes] | None, file: WrittenFile) -> None:
 
 
 def _run(
-    argv: list[str], connection: Connection, ctx: RunContext, work: Callable[[subprocess.Popen[bytes]], None]
+    argv: list[str],
+    connection: Connection,
+    ctx: RunContext,
+    work: Callable[[subprocess.Popen[bytes]], None],
+    *,
+    feeds: bool,
 ) -> None:
-    """Run the tool; ``work`` reads its output or writes its input. A cancel ends it."""
+    """Run the tool; ``work`` writes its whole input (``feeds``) or reads its whole output. A cancel ends it."""
     cancelled = threading.Event()
     over = threading.Event()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             argv,
             env=_environment(connection),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if feeds else subprocess.PIPE,
             stderr=errors,
             start_new_session=True,
         )
@@ -219,7 +224,7 @@ def _run(
         watcher.start()
         try:
             work(process)
-            process.communicate()
+            process.wait()
         except BaseException:
             process.kill()
             raise

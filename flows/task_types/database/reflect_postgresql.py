@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -104,7 +104,9 @@ def empty_search_path(connection: sa.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        rows(connection, "SELECT set_config('search_path', %s, false)", [before])
+        # after an error the transaction is lost, and the setting with it
+        with suppress(connection.dialect.loaded_dbapi.Error):
+            rows(connection, "SELECT set_config('search_path', %s, false)", [before])
 
 
 def _tables(connection: sa.Connection, only: tuple[str, ...] | None) -> tuple[Table, ...]:

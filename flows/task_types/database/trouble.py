@@ -25,7 +25,8 @@ _MOVED = {1412}
 def explain(error: BaseException, connection: Connection) -> StepFailed:
     """The failure with an ``error_type``: locked, connection_lost, permission, missing_table, moved, full or sql."""
     original = getattr(error, "orig", None) or error
-    code = getattr(original, "sqlstate", None) or (original.args[0] if original.args else None)
+    number = original.args[0] if original.args and isinstance(original.args[0], int) else None  # MySQL's own
+    code = number or getattr(original, "sqlstate", None)
     text = said(original).strip()
     kind, hint = "sql", ""
     lost = code is None and ("connection" in text or "closed" in text)
