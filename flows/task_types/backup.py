@@ -22,6 +22,7 @@ from taskcenter.task_types import task_type
 
 from .files import job_file
 from .payload import Flag, Payload, Text, Whole, also
+from .server import point_at
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -142,7 +143,7 @@ def backup(payload: BackupPayload, ctx: RunContext) -> dict[str, Any]:
     from .database.written_file import writing
 
     started = time.monotonic()
-    connection = _connection(payload, ctx)
+    connection = point_at(ctx.connection(payload.connection), payload.database)
     target = _target(payload, ctx, _database_name(connection), connection.dialect, SystemClock().now())
     with writing(target, payload.compression) as file:
         with _reading(connection, payload, ctx) as (opened, structure):
@@ -172,25 +173,6 @@ def backup(payload: BackupPayload, ctx: RunContext) -> dict[str, Any]:
         "durationMs": round((time.monotonic() - started) * 1000, 1),
     }
     return result if verified is None else {**result, "verified": True}
-
-
-def _connection(payload: BackupPayload, ctx: RunContext) -> Connection:
-    """The connection, pointed at the database that the payload names."""
-    found: Connection = ctx.connection(payload.connection)
-    if found.dialect not in ("postgresql", "mysql", "sqlite"):
-        raise StepFailed(
-            f"a {found.dialect} database cannot be backed up: this works on PostgreSQL, MySQL/MariaDB and SQLite",
-            error_type="unsupported",
-        )
-    if payload.database is None:
-        return found
-    if found.dialect == "sqlite" and payload.database not in ("main", found.database, Path(str(found.database)).name):
-        raise StepFailed(
-            f"the connection {found.name!r} is one SQLite file, {found.database}: leave database out, or save a "
-            f"connection for {payload.database!r}",
-            error_type="unsupported",
-        )
-    return found if found.dialect == "sqlite" else replace(found, database=payload.database)
 
 
 def _database_name(connection: Connection) -> str:

@@ -301,7 +301,8 @@ def _indexes(connection: sa.Connection, oids: Sequence[int]) -> dict[int, list[I
         connection,
         """SELECT i.indrelid::bigint, c.relname, i.indisunique, m.amname, pg_get_indexdef(i.indexrelid),
             pg_get_expr(i.indpred, i.indrelid),
-            (SELECT array_agg(pg_get_indexdef(i.indexrelid, k.n::int, true) ORDER BY k.n)
+            (SELECT array_agg(pg_get_indexdef(i.indexrelid, k.n::int, true)
+                              || CASE WHEN i.indoption[k.n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY k.n)
                FROM generate_series(1, i.indnkeyatts) k(n)),
             (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey) WITH ORDINALITY k(num, n)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
