@@ -89,7 +89,7 @@ FLOATS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([0.1, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 123456789.123456789, 1 / 3]),
 )
-DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**20), max_value=10**20, places=10)
+DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=1 - 10**20, max_value=10**20 - 1, places=10)
 
 
 def _pg_array(items: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
