@@ -29,6 +29,8 @@ def _door(key: str) -> Flow[Any, Any]:
 
 
 sql_script = _door("sql_script")
+backup = _door("backup")
+schema_snapshot = _door("schema_snapshot")
 shell = _door("shell")
 script = _door("script")
 python = _door("python")

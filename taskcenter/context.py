@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import ConnectionUnavailable, Refused
+from .ports import SchemaSnapshots
 from .status import Origin
 
 __all__ = ["Cancelled", "PlanNote", "RunContext"]
@@ -45,6 +46,13 @@ def _no_connection(name: str) -> NoReturn:
     raise ConnectionUnavailable(f"no connection named {name!r} can be resolved here", name=name)
 
 
+def _no_snapshots() -> NoReturn:
+    raise Refused(
+        "there is no Task Center database here to keep snapshots in: start one (taskcenter up), or set persistSnapshot "
+        "to false and compareWith to none or a connection"
+    )
+
+
 def _no_secret(name: str) -> NoReturn:
     raise Refused(f"no secret named {name!r} can be resolved here", name=name)
 
@@ -72,6 +80,7 @@ class RunContext:
     temp_dir: Path = Path(".")
     resolve_connection: Callable[[str], Any] = _no_connection
     resolve_secret: Callable[[str], str] = _no_secret
+    resolve_snapshots: Callable[[], SchemaSnapshots] = _no_snapshots
     on_progress: Callable[[float, str], None] | None = None
     is_cancelled: Callable[[], bool] | None = None
     is_held: Callable[[], bool] | None = None
@@ -89,6 +98,10 @@ class RunContext:
     def secret(self, name: str) -> str:
         """The value of the secret ``name``, only ever in this process."""
         return self.resolve_secret(name)
+
+    def snapshots(self) -> SchemaSnapshots:
+        """Where structures of databases are kept; Refused when this run has no such place."""
+        return self.resolve_snapshots()
 
     def progress(self, percent: float, message: str = "") -> None:
         """Report 0..100; clamped, never goes backwards."""

@@ -30,6 +30,7 @@ __all__ = [
     "OverlapScope",
     "RetryPolicy",
     "Run",
+    "SchemaSnapshot",
     "StepRun",
     "Task",
     "Termination",
@@ -306,3 +307,18 @@ class OutboxEvent(Model):
     payload: dict[str, Any]
     created_at: Utc
     delivered_at: Utc | None = None
+
+
+class SchemaSnapshot(Model):
+    """The structure of one database, kept once per hash; ``captured_at`` is when it was last seen. (spec 2.3)"""
+
+    id: str = Field(default_factory=new_id)
+    connection: str
+    database: str = ""
+    dialect: str = ""
+    schema_hash: str
+    structure: dict[str, Any]
+    first_captured_at: Utc
+    captured_at: Utc
+    run_id: str | None = None
+    """The run that saw it last."""

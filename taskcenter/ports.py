@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from .models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
+from .models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, SchemaSnapshot, StepRun, Task
 from .status import RunStatus
 
-__all__ = ["Changes", "Page", "RunFilter", "Store", "TaskFilter"]
+__all__ = ["Changes", "Page", "RunFilter", "SchemaSnapshots", "Store", "TaskFilter"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,32 @@ class Page:
     next_cursor: str | None = None
 
 
+class SchemaSnapshots(Protocol):
+    """Structures of the users' databases as they were seen. (spec 2.3)"""
+
+    def save(self, snapshot: SchemaSnapshot) -> SchemaSnapshot:
+        """Keep it; as stored. The same hash of the same connection and database stands once.
+
+        What stands already keeps its id, its structure and its first time, and gets the new time and run. A time before
+        the one that stands changes nothing.
+        """
+        ...
+
+    def find(self, id: str) -> SchemaSnapshot | None: ...
+    def latest(self, connection: str, database: str = "") -> SchemaSnapshot | None:
+        """The one that was seen last of this connection and database."""
+        ...
+
+    def page(self, connection: str | None = None, *, limit: int = 100, offset: int = 0) -> Sequence[SchemaSnapshot]:
+        """Last seen first, then by id; without their structures (an empty object stands there)."""
+        ...
+
+
 class Store(Protocol):
     """Task Center's own memory."""
+
+    @property
+    def snapshots(self) -> SchemaSnapshots: ...
 
     # definitions -----------------------------------------------------------------------------------
     def save_task(

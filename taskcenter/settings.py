@@ -20,6 +20,7 @@ VARIABLES: dict[str, str] = {
     "TASKCENTER_PREFECT_PORT": "Port of the Prefect server that `up` starts. Default 4200.",
     "TASKCENTER_PROJECT": "Folder that holds composites/ and task_types/ of your own. Default: the current folder.",
     "TASKCENTER_ALLOW_SHELL_TEXT": "0 switches off the `shell` text form of the shell task type (argv stays).",
+    "TASKCENTER_FILE_ROOTS": "Further folders (absolute, parted by `:`) that backups and transfers may write files to.",
     "TASKCENTER_MAX_STEPS": "Most steps one composite may have. Default 10000.",
     "TASKCENTER_CONNECTION_<NAME>": "A database connection by address, beside those saved as Prefect blocks.",
     "TASKCENTER_DEBUG": "1 shows the trace of an unexpected error on the command line.",
@@ -41,6 +42,7 @@ class Settings:
     project: Path = Path(".")
     allow_shell_text: bool = True
     max_steps: int = 10_000
+    file_roots: tuple[Path, ...] = ()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -57,6 +59,7 @@ class Settings:
             project=Path(env.get("TASKCENTER_PROJECT") or ".").expanduser().absolute(),
             allow_shell_text=(env.get("TASKCENTER_ALLOW_SHELL_TEXT") or "1").lower() not in ("0", "false", "no"),
             max_steps=_number(env, "TASKCENTER_MAX_STEPS", 10_000, 1, 1_000_000),
+            file_roots=_folders(env, "TASKCENTER_FILE_ROOTS"),
         )
 
 
@@ -76,3 +79,11 @@ def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise SetupError(f"{name}={value!r} must be one of {', '.join(choices)}")
     return value
+
+
+def _folders(env: Mapping[str, str], name: str) -> tuple[Path, ...]:
+    found = tuple(Path(part).expanduser() for part in (env.get(name) or "").split(os.pathsep) if part)
+    wrong = next((path for path in found if not path.is_absolute()), None)
+    if wrong is not None:
+        raise SetupError(f"{name}: {wrong} must be an absolute path")
+    return found

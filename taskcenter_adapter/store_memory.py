@@ -16,7 +16,7 @@ from typing import Any
 
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import Changes, Page, RunFilter, TaskFilter
+from taskcenter.ports import Changes, Page, RunFilter, SchemaSnapshots, TaskFilter
 from taskcenter.status import TERMINAL_RUN
 
 from . import answers
@@ -36,6 +36,7 @@ from .rows import (
     task_row,
     trigger_rows,
 )
+from .snapshots_memory import MemorySnapshots
 
 __all__ = ["MemoryStore"]
 
@@ -68,6 +69,7 @@ class MemoryStore:
         self._clock = clock or SystemClock()
         self._tables = _Tables()
         self._turn = threading.RLock()
+        self.snapshots: SchemaSnapshots = MemorySnapshots()
 
     def close(self) -> None:
         """Nothing to give back; what was stored stays readable."""

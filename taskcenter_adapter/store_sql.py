@@ -45,6 +45,7 @@ from .rows import (
 )
 from .schedule import Schedule
 from .schedule_edit import prepare
+from .snapshots import SqlSnapshots
 from .tables import (
     UtcTime,
     composite_edges,
@@ -104,6 +105,11 @@ class SqlStore:
     def schedule(self) -> Schedule:
         """The scheduler's memory in the same database."""
         return Schedule(self)
+
+    @property
+    def snapshots(self) -> SqlSnapshots:
+        """Structures of the users' databases, kept in the same database."""
+        return SqlSnapshots(self)
 
     def close(self) -> None:
         self.engine.dispose()

@@ -5,13 +5,20 @@ A test compares the committed pages with these functions, so that no state, even
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices
+from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from taskcenter.events import EVENTS
 from taskcenter.reasons import Reason, ReasonCode
 from taskcenter.settings import VARIABLES
 from taskcenter.status import RUN_TRANSITIONS, STEP_TRANSITIONS, RunPhase, RunStatus, StepStatus, TaskStatus, sentence
+from taskcenter.task_types import GROUP, registry
 from taskcenter_adapter.mapping import RUN_STATES, STEP_STATES
 
 __all__ = ["PAGES", "write"]
@@ -103,7 +110,68 @@ def commands() -> str:
     return page().rstrip("\n")
 
 
-PAGES = {"lifecycle.md": lifecycle, "events.md": events, "settings.md": settings, "cli.md": commands}
+def task_type_fields() -> str:
+    """Every field of every built-in task type, from the payload models."""
+    from importlib.metadata import distribution
+
+    keys = [point.name for point in distribution("taskcenter").entry_points if point.group == GROUP]
+    parts = [
+        "# The fields of the built-in task types",
+        "Made from the payload models. Names are camelCase; snake_case is accepted too, and the other names given. "
+        "How to use them: [task-types.md](task-types.md), [databases.md](databases.md).",
+    ]
+    for key in sorted(keys):
+        kind = registry.get(key)
+        said = (kind.function.__doc__ or "").strip().splitlines()[0]
+        fields = [_field(name, field, kind.schema()) for name, field in kind.model.model_fields.items()]
+        parts += [f"## {key}", said, _table(("field", "type", "default", "meaning"), fields)]
+    return "\n\n".join(parts)
+
+
+def _field(name: str, field: FieldInfo, schema: dict[str, Any]) -> tuple[str, ...]:
+    own = field.serialization_alias or to_camel(name)
+    alias = field.validation_alias
+    spellings = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+    others = [f"`{s}`" for s in spellings if "_" not in s and s != own]
+    found = schema["properties"].get(own) or schema["properties"].get(spellings[0] if spellings else name) or {}
+    default = "required" if field.is_required() else f"`{json.dumps(found.get('default'), ensure_ascii=False)}`"
+    meaning = (field.description or "") + (f" Also: {', '.join(others)}." if others else "")
+    return f"`{own}`", _kind(found, schema), default, meaning.strip().replace("|", "\\|")
+
+
+def _kind(found: dict[str, Any], schema: dict[str, Any]) -> str:
+    """A JSON Schema in a few words: ``"sql" or "native"``, ``list of text``, ``whole number, 1 to 3600``."""
+    if "$ref" in found:
+        found = schema["$defs"][found["$ref"].rpartition("/")[2]]
+    if "enum" in found:
+        return " or ".join(f"`{json.dumps(value)}`" for value in found["enum"])
+    if "const" in found:
+        return f"`{json.dumps(found['const'])}`"
+    if "anyOf" in found:
+        kinds = [_kind(one, schema) for one in found["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}
+    kind = str(found.get("type", "any JSON"))
+    if kind == "array":
+        return f"list of {_kind(found.get('items', {}), schema)}"
+    low, high = found.get("minimum"), found.get("maximum")
+    span = (
+        f", {low:,.12g} to {high:,.12g}"
+        if low is not None and high is not None
+        else f", at least {low:,.12g}"
+        if low is not None
+        else ""
+    )
+    return names.get(kind, kind) + span
+
+
+PAGES = {
+    "task-type-fields.md": task_type_fields,
+    "lifecycle.md": lifecycle,
+    "events.md": events,
+    "settings.md": settings,
+    "cli.md": commands,
+}
 
 
 def write() -> None:

@@ -88,6 +88,7 @@ class Session:
             temp_dir=self.temp_dir,
             resolve_connection=self.connection,
             resolve_secret=self.secret,
+            resolve_snapshots=lambda: self.store.snapshots,
             on_progress=on_progress,
             on_output=on_output,
             is_cancelled=is_cancelled,

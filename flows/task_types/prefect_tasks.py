@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -29,8 +29,11 @@ from blocks.prefect_blocks import find_block
 from taskcenter.context import RunContext
 from taskcenter.errors import NotFound, Refused, ValidationFailed
 from taskcenter.jsonable import to_jsonable
+from taskcenter.ports import SchemaSnapshots
 from taskcenter.settings import Settings
 from taskcenter.task_types import TaskType, registry
+from taskcenter_adapter.runtime import database_url
+from taskcenter_adapter.store import open_store
 
 __all__ = ["as_prefect_task", "run_context"]
 
@@ -91,7 +94,14 @@ def run_context(key: str) -> Iterator[RunContext]:
     step, flow = TaskRunContext.get(), FlowRunContext.get()
     flow_run_id = step.task_run.flow_run_id if step else flow.flow_run.id if flow and flow.flow_run else None
     settings = Settings.from_env()
-    with tempfile.TemporaryDirectory(prefix="taskcenter-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="taskcenter-"))
+
+        def snapshots() -> SchemaSnapshots:
+            store = open_store(database_url(settings))
+            stack.callback(store.close)
+            return store.snapshots
+
         yield RunContext(
             run_id=str(flow_run_id or ""),
             task=key,
@@ -102,6 +112,7 @@ def run_context(key: str) -> Iterator[RunContext]:
             temp_dir=Path(folder),
             resolve_connection=_connection,
             resolve_secret=_secret,
+            resolve_snapshots=snapshots,
         )
 
 

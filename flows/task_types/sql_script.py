@@ -82,7 +82,10 @@ class _Outcome:
 
 
 def plan(payload: SqlScriptPayload, ctx: RunContext) -> PlanNote:
-    """Kinds, tables and dangers, from the text alone; the dialect is the connection's when it can be resolved."""
+    """Kinds, tables and dangers, from the text alone; the dialect is the connection's when it can be resolved.
+
+    Where the run can reach the connection, PostgreSQL and MySQL also say what they expect each statement to cost.
+    """
     dialect = _dialect(payload.connection, ctx)
     statements = split(payload.sql, dialect)
     seen = [inspect(statement.text, dialect) for statement in statements]
@@ -92,12 +95,13 @@ def plan(payload: SqlScriptPayload, ctx: RunContext) -> PlanNote:
     danger = [f"statement {n}: {sentence}" for n, i in enumerate(seen, 1) for sentence in i.danger]
     danger += [f"parameter :{name} has no value" for name in sorted(missing)]
     plural = "" if len(statements) == 1 else "s"
+    expected = _costs(payload, statements, seen, ctx)
     return PlanNote(
         f"{len(statements)} statement{plural} on {payload.connection}: {said_counts}",
         details={
             "statements": [
-                {"line": s.line, "verb": i.verb, "effect": i.effect, "tables": list(i.tables)}
-                for s, i in zip(statements, seen, strict=True)
+                {"line": s.line, "verb": i.verb, "effect": i.effect, "tables": list(i.tables), **(cost or {})}
+                for s, i, cost in zip(statements, seen, expected, strict=True)
             ],
             "tables": sorted({table for i in seen for table in i.tables}),
             "timeoutSeconds": payload.timeout_seconds,
@@ -105,6 +109,19 @@ def plan(payload: SqlScriptPayload, ctx: RunContext) -> PlanNote:
         danger=tuple(danger),
         connections=(payload.connection,),
     )
+
+
+def _costs(
+    payload: SqlScriptPayload, statements: Sequence[Statement], seen: Sequence[Inspection], ctx: RunContext
+) -> Sequence[dict[str, float] | None]:
+    """What the server expects, or nothing at all: a preview never fails because a server is away."""
+    from .sql_cost import costs
+
+    try:
+        connection = ctx.connection(payload.connection)
+        return costs(connection, [s.text for s in statements], seen, payload.parameters)
+    except Exception:  # whatever a resolver or a driver may raise
+        return [None] * len(statements)
 
 
 def _dialect(name: str, ctx: RunContext) -> str:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from blocks.connections import Connection
 
-__all__ = ["Result", "Session", "open_session", "said"]
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+__all__ = ["Result", "Session", "open_session", "said", "session_over"]
 
 _BATCH = 1_000
 _POLL_SECONDS = 0.1
@@ -197,13 +200,18 @@ def open_session(connection: Connection, timeout: float) -> Iterator[Session]:
     Raises ConnectionUnavailable when it cannot be opened. What was not committed is undone at the end.
     """
     with connection.engine() as engine, closing(engine.raw_connection()) as raw:
-        driver: Any = raw.driver_connection
-        kind = {"postgresql": _PostgreSQL, "mysql": _MySQL, "sqlite": _SQLite}.get(connection.dialect, Session)
-        session = kind(driver, connection, timeout, engine.dialect.loaded_dbapi.Error)
-        if isinstance(session, _MySQL):
-            session.again = lambda: closing(engine.raw_connection())
+        session = session_over(engine, raw.driver_connection, connection, timeout)
         session.prepare()
         yield session
+
+
+def session_over(engine: Engine, driver: Any, connection: Connection, timeout: float = 0) -> Session:
+    """A session over a driver connection of ``engine`` as it stands, to watch over what runs on it."""
+    kind = {"postgresql": _PostgreSQL, "mysql": _MySQL, "sqlite": _SQLite}.get(connection.dialect, Session)
+    session = kind(driver, connection, timeout, engine.dialect.loaded_dbapi.Error)
+    if isinstance(session, _MySQL):
+        session.again = lambda: closing(engine.raw_connection())
+    return session
 
 
 def _asks(is_cancelled: Callable[[], bool] | None) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from alembic import context
 
-import taskcenter_adapter.schedule_tables  # noqa: F401  (its tables belong to the metadata)
+import taskcenter_adapter.schedule_tables
+import taskcenter_adapter.snapshots  # noqa: F401  (their tables belong to the metadata)
 from taskcenter_adapter.database import include_name
 from taskcenter_adapter.tables import metadata
 

@@ -296,3 +296,24 @@ def test_nobody_stays_connected(db: Database) -> None:
     db.run("select * from {table}")
     time.sleep(0.2)
     db.run(who, expect="value == 0")
+
+
+def test_a_plan_says_what_it_will_cost(db: Database) -> None:
+    t = db.table
+    sql = f"select * from {t} where a = :n; update {t} set a = 1; select * from nowhere; drop table {t}"
+    payload = {"sql": sql, "connection": "db", "parameters": {"n": 5}}
+    note = registry.get("sql_script").preview(payload, db.ctx)
+    assert note is not None
+    statements = note.details["statements"]
+    assert len(statements) == 4
+    if db.dialect == "postgresql":
+        assert [("cost" in s, "rows" in s) for s in statements] == [
+            (True, True),
+            (True, True),
+            (False, False),
+            (False, False),
+        ]
+        assert statements[0]["cost"] > 0
+    elif db.dialect == "sqlite":
+        assert not any("cost" in s for s in statements)
+    db.run("select count(*) from {table}", expect="value == 0")

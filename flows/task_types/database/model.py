@@ -102,6 +102,8 @@ class Key:
     name: str
     columns: tuple[str, ...]
     definition: str = ""
+    inherited: bool = field(default=False, compare=False)
+    """Whether a partition has it from its parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +227,13 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """``definition`` is the option list: ``AS bigint START WITH 1 ...``; ``owner`` the column ``table.column``."""
+    """``definition`` is the option list: ``AS bigint START WITH 1 ...``; the owner is the column that it serves."""
 
     schema: str
     name: str
     definition: str
     owner_table: str = ""
+    """Its label: ``schema.table``."""
     owner_column: str = ""
     of_identity: bool = False
 

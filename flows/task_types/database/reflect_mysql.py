@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..sql_split import Kind, tokens
 from .catalog import rows, scalar
 from .model import (
     Check,
@@ -52,7 +53,6 @@ _KINDS: dict[str, tuple[TypeKind, int | None]] = {
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
 _JSON_CHECK = re.compile(r"^json_valid\(`((?:[^`]|``)+)`\)$", re.IGNORECASE)
 _DEFINER = re.compile(r"\sDEFINER\s*=\s*(?:`(?:[^`]|``)*`|\S+?)@(?:`(?:[^`]|``)*`|\S+)", re.IGNORECASE)
-_COUNTER = re.compile(r"\sAUTO_INCREMENT=\d+")
 
 
 def reflect_mysql(connection: sa.Connection, only: tuple[str, ...] | None = None) -> Structure:
@@ -75,11 +75,11 @@ def reflect_mysql(connection: sa.Connection, only: tuple[str, ...] | None = None
     sequences = [row[0] for row in bases if row[1] == "SEQUENCE"]
     bases = [row for row in bases if row[1] != "SEQUENCE"]
     checks = _checks(connection, maria, version)
-    columns, keys = _columns(connection, checks, maria), _keys(connection)
+    columns, keys = _columns(connection, checks, maria, database), _keys(connection)
     foreign = _foreign_keys(connection, database)
     tables = []
     for name, kind, engine, collation, options, comment, estimate in bases:
-        definition = _COUNTER.sub("", rows(connection, f"SHOW CREATE TABLE {quote(name, 'mysql')}")[0][1])
+        definition = _unqualified(rows(connection, f"SHOW CREATE TABLE {quote(name, 'mysql')}")[0][1], database)
         primary, unique, indexes = keys[name]
         settings = {"engine": engine or "", "collation": collation or "", "options": _options(options)}
         if kind == "SYSTEM VERSIONED":
@@ -105,7 +105,7 @@ def reflect_mysql(connection: sa.Connection, only: tuple[str, ...] | None = None
         return Structure(**common)
     return Structure(
         **common,
-        views=_views(connection, [row[0] for row in names if row[1] == "VIEW"]),
+        views=_views(connection, [row[0] for row in names if row[1] == "VIEW"], database),
         routines=_routines(connection),
         triggers=_triggers(connection),
         sequences=_sequences(connection, sequences),
@@ -117,7 +117,9 @@ def _options(text: str | None) -> str:
     return " ".join(sorted(word for word in (text or "").split() if word != "partitioned"))
 
 
-def _columns(connection: sa.Connection, checks: dict[str, list[Check]], maria: bool) -> dict[str, list[Column]]:
+def _columns(
+    connection: sa.Connection, checks: dict[str, list[Check]], maria: bool, database: str
+) -> dict[str, list[Column]]:
     json_columns = {
         (table, m[1].replace("``", "`"))
         for table, own in checks.items()
@@ -160,8 +162,10 @@ def _columns(connection: sa.Connection, checks: dict[str, list[Check]], maria: b
                 name=name,
                 type=_type(text, kind, chars, octets, digits, scale, fraction),
                 nullable=nullable == "YES",
-                default=None if expression else _default(default, kind, extra, maria),
-                generated=expression or None,
+                default=None
+                if expression or default is None
+                else _default(_unqualified(default, database), kind, extra, maria),
+                generated=_unqualified(expression, database) if expression else None,
                 stored="stored" in more or "persistent" in more,
                 identity="auto_increment" if "auto_increment" in more else "",
                 collation=collation if collation != usual else None,
@@ -172,9 +176,9 @@ def _columns(connection: sa.Connection, checks: dict[str, list[Check]], maria: b
     return made
 
 
-def _default(text: str | None, kind: str, extra: str, maria: bool) -> str | None:
+def _default(text: str, kind: str, extra: str, maria: bool) -> str | None:
     """The default as an expression: MariaDB gives one, MySQL gives a bare value unless it says DEFAULT_GENERATED."""
-    if text is None or (maria and text == "NULL"):
+    if maria and text == "NULL":
         return None
     if (
         maria
@@ -313,7 +317,7 @@ def _checks(connection: sa.Connection, maria: bool, version: str) -> dict[str, l
     return made
 
 
-def _views(connection: sa.Connection, names: list[str]) -> tuple[View, ...]:
+def _views(connection: sa.Connection, names: list[str], database: str) -> tuple[View, ...]:
     made = []
     for name in names:
         text = rows(connection, f"SHOW CREATE VIEW {quote(name, 'mysql')}")[0][1]
@@ -323,7 +327,9 @@ def _views(connection: sa.Connection, names: list[str]) -> tuple[View, ...]:
             "ORDER BY ordinal_position",
             [name],
         )
-        made.append(View("", name, _DEFINER.sub("", text, count=1), tuple(row[0] for row in columns)))
+        made.append(
+            View("", name, _unqualified(_DEFINER.sub("", text, count=1), database), tuple(row[0] for row in columns))
+        )
     return tuple(made)
 
 
@@ -365,3 +371,22 @@ def _sequences(connection: sa.Connection, names: list[str]) -> tuple[Any, ...]:
         text = rows(connection, f"SHOW CREATE SEQUENCE {quote(name, 'mysql')}")[0][1]
         made.append(Sequence("", name, text.split(quote(name, "mysql"), 1)[1].strip()))
     return tuple(made)
+
+
+def _unqualified(sql: str, database: str) -> str:
+    """Without the database's own name before names: the same structure under another name is the same."""
+    own = quote(database, "mysql")
+    if own not in sql:
+        return sql
+    found = list(tokens(sql, "mysql"))
+    made: list[str] = []
+    skip = False
+    for index, token in enumerate(found):
+        if skip:
+            skip = False
+            continue
+        if token.kind is Kind.NAME and token.text == own and index + 1 < len(found) and found[index + 1].text == ".":
+            skip = True
+            continue
+        made.append(token.text)
+    return "".join(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,7 +32,7 @@ from .model import (
 )
 from .quoting import quote
 
-__all__ = ["reflect_postgresql"]
+__all__ = ["empty_search_path", "reflect_postgresql"]
 
 _USER = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
 # What an extension brought is the extension's.
@@ -72,7 +72,7 @@ _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", 
 def reflect_postgresql(connection: sa.Connection, only: tuple[str, ...] | None = None) -> Structure:
     """See :func:`flows.task_types.database.reflect.reflect`."""
     current = scalar(connection, "SELECT coalesce(current_schema(), 'public')")
-    with _empty_search_path(connection):
+    with empty_search_path(connection):
         tables = _tables(connection, only)
         common = {
             "dialect": "postgresql",
@@ -97,14 +97,16 @@ def reflect_postgresql(connection: sa.Connection, only: tuple[str, ...] | None =
 
 
 @contextmanager
-def _empty_search_path(connection: sa.Connection) -> Iterator[None]:
+def empty_search_path(connection: sa.Connection) -> Iterator[None]:
     """Every name in a definition then comes with its schema, whoever asks."""
     before = scalar(connection, "SELECT current_setting('search_path')")
     rows(connection, "SELECT set_config('search_path', '', false)")
     try:
         yield
     finally:
-        rows(connection, "SELECT set_config('search_path', %s, false)", [before])
+        # after an error the transaction is lost, and the setting with it
+        with suppress(connection.dialect.loaded_dbapi.Error):
+            rows(connection, "SELECT set_config('search_path', %s, false)", [before])
 
 
 def _tables(connection: sa.Connection, only: tuple[str, ...] | None) -> tuple[Table, ...]:
@@ -261,7 +263,7 @@ def _constraints(connection: sa.Connection, oids: Sequence[int]) -> dict[int, li
             tn.nspname, t.relname,
             (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(c.confkey) WITH ORDINALITY k(num, n)
                JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = k.num),
-            c.confupdtype::text, c.confdeltype::text, c.condeferrable, c.condeferred
+            c.confupdtype::text, c.confdeltype::text, c.condeferrable, c.condeferred, c.conparentid <> 0
         FROM pg_constraint c
         LEFT JOIN pg_class t ON t.oid = c.confrelid LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
         WHERE c.conrelid = ANY(%s) AND c.contype IN ('p', 'u', 'f', 'c', 'x')
@@ -270,10 +272,11 @@ def _constraints(connection: sa.Connection, oids: Sequence[int]) -> dict[int, li
         [list(oids)],
     )
     made: dict[int, list[tuple[str, Any]]] = defaultdict(list)
-    for oid, letter, name, definition, columns, to_schema, to_table, to_columns, update, delete, may, later in found:
+    for oid, letter, name, definition, columns, to_schema, to_table, to_columns, update, delete, *rest in found:
+        may, later, inherited = rest
         item: Key | ForeignKey | Check
         if letter in ("p", "u"):
-            item = Key(name, tuple(columns or ()), definition)
+            item = Key(name, tuple(columns or ()), definition, inherited)
         elif letter == "f":
             item = ForeignKey(
                 name=name,
@@ -298,7 +301,8 @@ def _indexes(connection: sa.Connection, oids: Sequence[int]) -> dict[int, list[I
         connection,
         """SELECT i.indrelid::bigint, c.relname, i.indisunique, m.amname, pg_get_indexdef(i.indexrelid),
             pg_get_expr(i.indpred, i.indrelid),
-            (SELECT array_agg(pg_get_indexdef(i.indexrelid, k.n::int, true) ORDER BY k.n)
+            (SELECT array_agg(pg_get_indexdef(i.indexrelid, k.n::int, true)
+                              || CASE WHEN i.indoption[k.n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY k.n)
                FROM generate_series(1, i.indnkeyatts) k(n)),
             (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(i.indkey) WITH ORDINALITY k(num, n)
                JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
@@ -372,7 +376,7 @@ def _sequences(connection: sa.Connection) -> tuple[SequenceModel, ...]:
         connection,
         f"""SELECT n.nspname, c.relname, format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
             s.seqcache, s.seqcycle, d.deptype::text,
-            CASE WHEN o.oid IS NOT NULL THEN quote_ident(oc.nspname) || '.' || quote_ident(o.relname) END,
+            oc.nspname || '.' || o.relname,
             a.attname::text
         FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
         LEFT JOIN pg_depend d ON d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
