@@ -568,10 +568,10 @@ def _its_turn(request: RunRequest, open_runs: Sequence[OpenRun]) -> bool:
     def same(run: OpenRun) -> bool:
         return run.task_id == request.task_id if request.serial == "task" else run.trigger_id == request.trigger_id
 
-    mine = (request.slot or request.created_at, request.key)
+    mine = (request.created_at, request.slot or request.created_at, request.key)
     for run in open_runs:
         if run.id == request.key or not same(run):
             continue
-        if run.status != "queued" or not run.serial or (run.slot or run.created_at, run.id) < mine:
+        if run.status != "queued" or not run.serial or (run.created_at, run.slot or run.created_at, run.id) < mine:
             return False
     return True

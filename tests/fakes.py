@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskcenter.errors import NotFound, ServerAway
+from taskcenter.ports import Store
 from taskcenter.settings import Settings
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.store_memory import MemoryStore
@@ -153,14 +154,28 @@ class FakeGateway(Gateway):
         return next(d for d in self.deployments.values() if d["id"] == deployment_id)
 
 
-def fake_center(folder: Path, gateway: FakeGateway | None = None) -> Center:
-    """A center with an empty store and a fake Prefect server; ``folder`` is its home and its project."""
-    fake, store = gateway or FakeGateway(), MemoryStore()
+def fake_center(folder: Path, gateway: FakeGateway | None = None, *, scheduled: bool = False) -> Center:
+    """A center with an empty store and a fake Prefect server; ``folder`` is its home and its project.
+
+    ``scheduled``: with a database, and with it the scheduler's memory.
+    """
+    fake = gateway or FakeGateway()
+    store: Store = _database(folder) if scheduled else MemoryStore()
     return Center(
         Settings(home=folder / "home", project=folder / "project"),
         open_store=lambda: store,
         open_gateway=lambda: fake,
     )
+
+
+def _database(folder: Path) -> Store:
+    from taskcenter_adapter.database import make_engine
+    from taskcenter_adapter.store_sql import SqlStore
+    from taskcenter_adapter.tables import metadata
+
+    engine = make_engine(f"sqlite:///{folder}/store.db")
+    metadata.create_all(engine)  # a migration costs more than most tests
+    return SqlStore(engine)
 
 
 def api_client(center: Center, **options: Any) -> TestClient:

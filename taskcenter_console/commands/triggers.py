@@ -196,7 +196,8 @@ def _given(form: dict[str, Any]) -> dict[str, Any]:
 def _at(text: str, zone: str | None) -> str:
     from .taskform import in_zone
 
-    return in_zone(text, zone)
+    ahead = instant(text, "--at") if text[:1] == "+" else None
+    return ahead.isoformat() if ahead is not None else in_zone(text, zone)
 
 
 @trigger.command()
