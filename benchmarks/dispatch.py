@@ -1,0 +1,162 @@
+"""What the scheduler adds between a slot and its run, on a real Prefect server. (spec 4.2)
+
+``python -m benchmarks.dispatch`` makes 1,000 tasks with a trigger every minute and watches three slots: every flow run
+must be there before its slot, none missing, none twice; and the verdict that lets it start must come at once.
+
+``python -m benchmarks.dispatch --beside`` switches Prefect's own loop on beside ours, for ten minutes and 50 triggers:
+no slot may have two flow runs. ``--triggers`` and ``--minutes`` change the size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from deployments.publish import publish
+from taskcenter.clock import utc_now
+from taskcenter.models import Task, Trigger
+from taskcenter.settings import Settings
+from taskcenter.status import Priority
+from taskcenter_adapter.database import make_engine, upgrade
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.postgres import remove_cluster, start_postgres
+from taskcenter_adapter.prefect_server import healthy, server_env, start_server
+from taskcenter_adapter.processes import free_port, start, wait_until
+from taskcenter_adapter.runtime import clear_state, write_state
+from taskcenter_console.scheduler.leader import Scheduler
+from taskcenter_console.services.center import Center
+
+MINUTE = timedelta(minutes=1)
+
+
+@contextmanager
+def servers(*, beside: bool) -> Iterator[Center]:
+    """PostgreSQL, a Prefect server and a center; with ``beside`` a second server whose loop is on."""
+    home = Path(tempfile.mkdtemp(prefix="tc-bench-"))
+    postgres = start_postgres(home)
+    database = postgres.url("prefect", "asyncpg")
+    port, other = free_port(), None
+    server = start_server(home, database, port)
+    url, api = postgres.url("taskcenter"), f"http://127.0.0.1:{port}/api"
+    upgrade(make_engine(url))
+    write_state(home, {"databaseUrl": url, "prefectApiUrl": api, "serviceUrl": ""})
+    if beside:
+        second = free_port()
+        env = {**server_env(home, database, second), "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "true"}
+        env |= {"PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5"}
+        app = (sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app")
+        argv = [*app, "--port", str(second), "--log-level", "warning"]
+        other = start("other server", argv, log=home / "other.log", env=env, cwd=home, stop_signal=signal.SIGINT)
+        wait_until("the other server", lambda: healthy(f"http://127.0.0.1:{second}/api"), other, 90)
+    try:
+        with Center(Settings(home=home, database_url=url, prefect_api_url=api, project=home)) as center:
+            center.gateway.ensure_pool("taskcenter")
+            yield center
+    finally:
+        clear_state(home)
+        for child in (other, server):
+            if child is not None:
+                child.stop()
+        postgres.stop()
+        remove_cluster(home)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def make_tasks(center: Center, count: int) -> None:
+    order = (Priority.LOW, Priority.HIGH, Priority.NORMAL)
+    tasks = [
+        center.store.save_task(
+            Task(
+                name=f"job {number}",
+                task_type="wait",
+                payload={"seconds": 0},
+                priority=order[number % 3],
+                triggers=(Trigger(type="cron", cron_expression="* * * * *", overlap="allow"),),
+            )
+        )
+        for number in range(count)
+    ]
+    publish(center.gateway, tasks, everything=True)
+
+
+def flow_runs(gateway: Gateway) -> list[dict[str, Any]]:
+    which = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}, "sort": "ID_DESC"}
+    return list(gateway._pages("/flow_runs/filter", which))
+
+
+def when(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def dispatch(count: int, minutes: int) -> None:
+    with servers(beside=False) as center:
+        begin = time.monotonic()
+        make_tasks(center, count)
+        print(f"{count} tasks with a trigger each minute, saved and published in {time.monotonic() - begin:.0f} s")
+        schedule = center.need_schedule()
+        scheduler = Scheduler(center.settings)
+        cpu = time.process_time()
+        scheduler.start()
+        while not schedule.load(utc_now()).triggers or len(schedule.wanted(utc_now(), 10_000)) > count:
+            time.sleep(0.5)
+        first = utc_now().replace(second=0, microsecond=0) + 2 * MINUTE
+        last = first + (minutes - 1) * MINUTE
+        time.sleep((last - utc_now()).total_seconds() + 15)
+        cpu = time.process_time() - cpu
+        scheduler.stop()
+        rows = schedule.ledger(since=first, until=last, limit=10_000_000)
+        runs = [run for run in flow_runs(center.gateway) if first <= when(run["expected_start_time"]) <= last]
+        created = {run["id"]: when(run["created"]) for run in runs}
+        per_slot = Counter((run["deployment_id"], run["expected_start_time"]) for run in runs)
+        doubled = [key for key, n in per_slot.items() if n > 1]
+        after = sum(created[run["id"]] >= when(run["expected_start_time"]) for run in runs)
+        delays = sorted((row.decided_at - row.slot).total_seconds() for row in rows)
+        print(f"slots {minutes} x {count}, verdicts {len(rows)}, flow runs {len(runs)}, "
+              f"missing {len(rows) - len(runs)}, "
+              f"doubled {len(doubled)}, made after their slot {after}")  # fmt: skip
+        for share in (0.5, 0.99):
+            print(f"slot -> verdict p{share * 100:.0f}: {delays[int(share * (len(delays) - 1))] * 1000:.0f} ms")
+        print(f"CPU of the scheduler: {cpu / (minutes + 2):.1f} s per minute (bar of one tick over all of them: 1 s)")
+
+
+def beside(count: int, minutes: int) -> None:
+    with servers(beside=True) as center:
+        make_tasks(center, count)
+        scheduler = Scheduler(center.settings)
+        scheduler.start()
+        first = utc_now()
+        time.sleep(minutes * 60)
+        scheduler.stop()
+        runs = flow_runs(center.gateway)
+        theirs = sum("origin:scheduler" not in run["tags"] for run in runs)
+        per_slot = Counter((run["deployment_id"], run["expected_start_time"]) for run in runs)
+        fired = center.need_schedule().ledger(since=first, limit=1_000_000)
+        print(f"{count} minute triggers, {minutes} minutes, Prefect's own loop beside ours: {len(runs)} flow runs "
+              f"({theirs} made by Prefect's loop), {len(fired)} verdicts, "
+              f"slots with two runs: {sum(n > 1 for n in per_slot.values())}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", action="store_true")
+    parser.add_argument("--triggers", type=int)
+    parser.add_argument("--minutes", type=int)
+    given = parser.parse_args()
+    if given.beside:
+        beside(given.triggers or 50, given.minutes or 10)
+    else:
+        dispatch(given.triggers or 1_000, given.minutes or 3)
+
+
+if __name__ == "__main__":
+    main()
