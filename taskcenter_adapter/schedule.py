@@ -26,6 +26,7 @@ from taskcenter.scheduling.ledger import Occurrence
 from taskcenter.scheduling.misfire import held_by
 from taskcenter.scheduling.state import Firing, Hold, Horizon, OpenRun, Standing, State, TriggerState
 from taskcenter.scheduling.timetable import next_run, start_of
+from taskcenter.status import Origin
 
 from .rows import audit_row, event_row
 from .schedule_read import SCHEDULER, Part, Reader, chunks, trigger_of
@@ -40,11 +41,13 @@ from .schedule_tables import (
     trigger_states,
 )
 from .schedule_write import Stale, Writer
-from .tables import outbox_events, task_audit_logs, task_triggers, tasks
+from .tables import outbox_events, task_audit_logs, task_runs, task_triggers, tasks
 
 __all__ = ["Lease", "LostLease", "Schedule", "Stale", "Wanted"]
 
 T = TypeVar("T")
+_SOON, _LATER = timedelta(minutes=1), timedelta(hours=1)
+"""An attempt that a pause keeps waiting stands so far ahead in Prefect, and is moved again in time."""
 DEFAULT_HORIZON = Horizon(min_runs=3, min_time=timedelta(hours=1), max_runs=15)
 
 
@@ -324,7 +327,10 @@ class Schedule:
     # runs to make, take back, cancel -----------------------------------------------------------------
 
     def wanted(self, now: datetime, limit: int = 200) -> list[Wanted]:
-        """Requests without a flow run, in the order of their time. Those that wait for their turn are left out."""
+        """Requests without a flow run, in the order of their time.
+
+        Left out are those that wait for their turn, and further attempts while the scheduler or their task is held.
+        """
         row = run_requests.c
         query = (
             sa.select(row.request, tasks.c.slug)
@@ -336,6 +342,13 @@ class Schedule:
         with self._store.reading() as connection:
             found = [
                 Wanted(request_of(data), slug, bool(data.get("again"))) for data, slug in connection.execute(query)
+            ]
+            retries = {item.request.task_id for item in found if item.request.attempt > 1}
+            holds = Reader(connection).standings(retries) if retries else {}
+            found = [
+                item
+                for item in found
+                if item.request.attempt == 1 or held_by((*holds[item.request.task_id], Standing()), now) is None
             ]
             serial = [item.request for item in found if item.request.serial]
             open_runs = list(Reader(connection).open_runs({request.task_id for request in serial})) if serial else []
@@ -395,6 +408,42 @@ class Schedule:
                 connection.execute(sa.delete(run_requests).where(gone))
 
         self._store.transaction(work)
+
+    def retries_to_move(self, now: datetime) -> list[tuple[str, str, datetime]]:
+        """Key, flow run and new time of attempts that wait: beyond their hour while paused, at their own again after.
+
+        A paused attempt keeps its flow run and its row; only its time in Prefect moves.
+        """
+        row = run_requests.c
+        query = (
+            sa.select(row.key, row.run_id, row.due, row.task_id, row.request)
+            .join(task_runs, task_runs.c.id == row.run_id)
+            .where(row.status == "made", row.slot.is_not(None), task_runs.c.status == "queued")
+            .where(task_runs.c.attempt > 1, task_runs.c.origin == Origin.SCHEDULER_RETRY.value)
+        )
+        with self._store.reading() as connection:
+            waiting = [dict(item) for item in connection.execute(query).mappings()]
+            if not waiting:
+                return []
+            reader = Reader(connection)
+            holds = reader.standings({item["task_id"] for item in waiting})
+        moves: list[tuple[str, str, datetime]] = []
+        for item in waiting:
+            held = held_by((*holds[item["task_id"]], Standing()), now) is not None
+            own = request_of(item["request"]).ready_at or item["due"]
+            if held and item["due"] < now + _SOON:
+                moves.append((item["key"], item["run_id"], now + _LATER))
+            elif not held and item["due"] > max(own, now):
+                moves.append((item["key"], item["run_id"], max(own, now)))
+        return moves
+
+    def moved(self, key: str, at: datetime) -> None:
+        """The flow run of this request has another time in Prefect now."""
+        self._store.transaction(
+            lambda connection: connection.execute(
+                sa.update(run_requests).where(run_requests.c.key == key).values(due=at)
+            )
+        )
 
     def cancels(self, limit: int = 100) -> list[tuple[str, str]]:
         """Runs to cancel in Prefect, each with the reason."""

@@ -227,6 +227,13 @@ class Reader:
         versions = {row["id"]: row["version"] for row in rows}
         return Part(state, versions, due, task_rows, tuple(row["id"] for row in ended))
 
+    def standings(self, task_ids: Collection[str]) -> dict[str, tuple[Standing, Standing]]:
+        """Task id → the standing of the scheduler and of the task."""
+        rows = {row["id"]: row for row in self._in(sa.select(*_TASKS), tasks.c.id, task_ids)}
+        held = self._standings((), rows)
+        own = held.get(("scheduler", SCHEDULER), Standing())
+        return {key: (own, task_state(row, held.get(("task", key))).standing) for key, row in rows.items()}
+
     def _standings(self, trigger_ids: Iterable[str], task_ids: Iterable[str]) -> dict[tuple[str, str], Standing]:
         row = standings.c
         found = self._rows(sa.select(standings).where(row.scope == "scheduler"))

@@ -73,7 +73,7 @@ class Dispatcher:
 
     def step(self, now: datetime) -> int:
         """One pass; how much it did."""
-        did = self._take_back() + self._cancel()
+        did = self._take_back() + self._cancel() + self._move_retries(now)
         wanted = self.schedule.wanted(now, _BATCH)
         if not wanted:
             return did
@@ -128,6 +128,18 @@ class Dispatcher:
         else:
             key = idempotency_key(deployment.id, schedule[0], request.slot, schedule[1])
         return f"{key} in its turn" if item.again else key
+
+    def _move_retries(self, now: datetime) -> int:
+        """Attempts that wait while something is paused do not start, and go on when it is resumed."""
+        moves = self.schedule.retries_to_move(now)
+        for key, run_id, at in moves:
+            try:
+                details = {"scheduled_time": at.isoformat()}
+                self.gateway.set_run_state(run_id, "SCHEDULED", "AwaitingRetry", details=details)
+            except (NotFound, Refused) as error:
+                _LOG.warning("the attempt %s could not be moved: %s", run_id, error.message)
+            self.schedule.moved(key, at)
+        return len(moves)
 
     def _take_back(self) -> int:
         rows = self.schedule.withdrawn(_BATCH)

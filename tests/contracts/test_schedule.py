@@ -451,3 +451,47 @@ def test_a_run_that_is_made_while_it_is_given_up_is_cancelled(sql_store: SqlStor
     assert [found for found, _ in schedule.cancels()] == [run_id]
     assert tick(schedule, late + MINUTE, late=True).verdicts == 0
     assert schedule.load(late).runs == ()
+
+
+def test_an_attempt_that_waits_is_moved_by_a_pause_and_back(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(retry_policy={"max_attempts": 1, "backoff_ms": 90_000}, cron_expression="0 * * * *"))
+    slot = datetime(2026, 11, 20, 13, tzinfo=UTC)
+    tick(schedule, slot)
+    (run_id,) = make_all(schedule, slot)
+    run = sql_store.get_run(run_id)
+    for status in (RunStatus.RUNNING, RunStatus.FAILED):
+        run = run.model_copy(update={"status": status, "started_at": slot, "finished_at": slot})
+        sql_store.record(Changes(runs=(run,)))
+    tick(schedule, slot)
+    (again,) = make_all(schedule, slot)
+    assert schedule.retries_to_move(slot) == []
+    schedule.hold(Hold(Mode.PAUSED, slot), slot)
+    ready = slot + timedelta(seconds=90)
+    assert schedule.retries_to_move(slot) == []  # its time is far enough
+    ((key, moved, at),) = schedule.retries_to_move(slot + MINUTE)
+    assert moved == again
+    assert at > ready
+    schedule.moved(key, at)
+    assert schedule.retries_to_move(slot + MINUTE) == []
+    schedule.hold(None, slot + MINUTE)
+    assert [time for _, _, time in schedule.retries_to_move(slot + MINUTE)] == [ready]
+    late = slot + timedelta(minutes=5)
+    assert [time for _, _, time in schedule.retries_to_move(late)] == [late]
+
+
+def test_no_attempt_is_made_while_its_task_is_paused(sql_store: SqlStore, schedule: Schedule) -> None:
+    clock = sql_store._clock
+    assert isinstance(clock, Clock)
+    save(sql_store, a_trigger(retry_policy={"max_attempts": 1}, cron_expression="0 * * * *"))
+    slot = clock.time = datetime(2026, 11, 20, 13, tzinfo=UTC)
+    tick(schedule, slot)
+    (run_id,) = make_all(schedule, slot)
+    run = sql_store.get_run(run_id)
+    save(sql_store, *sql_store.get_task("t1").triggers, status=TaskStatus.PAUSED)
+    for status in (RunStatus.RUNNING, RunStatus.FAILED):
+        run = run.model_copy(update={"status": status, "started_at": slot, "finished_at": slot})
+        sql_store.record(Changes(runs=(run,)))
+    tick(schedule, slot)
+    assert schedule.wanted(slot) == []
+    save(sql_store, *sql_store.get_task("t1").triggers, status=TaskStatus.ACTIVE)
+    assert [item.request.attempt for item in schedule.wanted(slot)] == [2]
