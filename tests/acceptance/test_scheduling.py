@@ -50,7 +50,7 @@ def test_each_attempt_is_a_run_at_its_time(up: Started) -> None:
     assert {r["rootRunId"] for r in found} == {found[0]["id"]}
     for before, after, seconds in ((found[0], found[1], 2), (found[1], found[2], 4)):
         waited = (at(after["startedAt"]) - at(before["finishedAt"])).total_seconds()
-        assert seconds <= waited < seconds + 1.5
+        assert seconds <= waited < seconds + 4
     ledger = up.api("/api/tasks/tries/ledger")
     assert [row["verdict"] for row in ledger["items"]] == ["fired"]
     assert ledger["items"][0]["runId"] == found[0]["id"]
