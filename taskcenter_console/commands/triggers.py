@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from taskcenter.errors import Problem, ValidationFailed
 from taskcenter_console.terminal import emit, mark, moment, note, say, table
 
 from . import common
@@ -18,22 +17,13 @@ __all__ = ["backfill", "fire", "instant", "policies", "sentence", "trigger"]
 
 
 def instant(text: str | None, option: str) -> datetime | None:
-    """A time: ISO, in this machine's zone when it names none; ``+90m``, ``+2h``, ``+1d`` from now."""
+    """A time from the command line: ISO, in this machine's zone when it names none; ``now``, ``+90m``, ``-2h``."""
     if text is None:
         return None
-    from datetime import timedelta
-
     from taskcenter.clock import utc_now
+    from taskcenter_console.services import periods
 
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    if text[:1] in "+-" and text[1:-1].isdigit() and text[-1] in units:
-        seconds = int(text[1:-1]) * units[text[-1]]
-        return utc_now() + timedelta(seconds=seconds if text[0] == "+" else -seconds)
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        said = f"{text!r} is no time: write 2026-11-20T14:30, 2026-11-20T14:30+01:00, or +90m, +2h, +1d from now"
-        raise ValidationFailed(option, [Problem("not_time", "", said)]) from None
+    return periods.instant(text, option, utc_now())
 
 
 def policies(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -34,7 +34,7 @@ __all__ = ["Scheduler"]
 _LOG = logging.getLogger("taskcenter.scheduler")
 LEASE = timedelta(seconds=8)
 """A leader that is silent for so long is followed by a standby; renewed four times within it."""
-_LOOK = 0.25
+_LOOK = 0.5
 """Seconds between two looks for what nobody announced: requests, ended runs, edits."""
 _LATE_EVERY = 5.0
 _PREFECT_EVERY = 5.0
@@ -192,7 +192,7 @@ class Scheduler:
                     dispatcher.look(taken.step())
                 did = dispatcher.step(self._now())
                 if not did:
-                    self._work.wait(0.25)
+                    self._work.wait(0.5)
         finally:
             dispatcher.close()
 

@@ -11,7 +11,7 @@ __all__ = ["instant", "period"]
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
-_FORMS = "write 2026-11-20T14:30, 2026-11-20T14:30+01:00, 14:30, or +90m, +2h, +1d from the beginning"
+_FORMS = "write 2026-11-20T14:30, 2026-11-20T14:30+01:00, 14:30, now, or +90m, +2h, +1d from the beginning"
 
 
 def instant(text: str, option: str, start: datetime) -> datetime:
@@ -24,6 +24,8 @@ def instant(text: str, option: str, start: datetime) -> datetime:
 
 
 def _instant(text: str, start: datetime) -> datetime | None:
+    if text == "now":
+        return start
     if text[:1] in ("+", "-") and text[1:-1].isdigit() and text[-1] in _UNITS:
         try:
             ahead = timedelta(seconds=int(text[1:-1]) * _UNITS[text[-1]])
