@@ -132,6 +132,15 @@ class Gateway:
             return 0
         return sum(worker.get("status") == "ONLINE" for worker in found)
 
+    def worker_seen(self, pool: str) -> datetime | None:
+        """The last sign of life of any worker of the pool; None when it never had one."""
+        try:
+            found = self._call("POST", f"/work_pools/{pool}/workers/filter", {"limit": _PAGE})
+        except NotFound:
+            return None
+        beats = (worker.get("last_heartbeat_time") for worker in found)
+        return max((datetime.fromisoformat(beat.replace("Z", "+00:00")) for beat in beats if beat), default=None)
+
     # deployments -------------------------------------------------------------------------------------
 
     def flow_id(self, name: str) -> str:

@@ -63,6 +63,10 @@ class FakeGateway(Gateway):
         self._reach()
         self.runs[run_id]["tags"] = list(tags)
 
+    def worker_seen(self, pool: str) -> datetime | None:
+        self._reach()
+        return None
+
     def flow_id(self, name: str) -> str:
         self._reach()
         return f"flow:{name}"

@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from deployments.spec import POOL
 from taskcenter.clock import utc_now
-from taskcenter.errors import Problem, ValidationFailed
+from taskcenter.errors import Problem, ServerAway, ValidationFailed
 from taskcenter.models import Run, Task, Trigger
 from taskcenter.ports import RunFilter
 from taskcenter.scheduling.backtest import Backtest
@@ -129,7 +130,16 @@ def why(center: Center, name: str, at: datetime | None = None, trigger: str | No
     state = memory.load(now)
     if task.id not in state.tasks:  # it has no trigger
         state = replace(state, tasks={**state.tasks, task.id: _state_of(task, now)})
+    state = replace(state, worker_seen=_worker_seen(center))
     return Why(task, at or now, gates_of(state, task.id, at or now, trigger_id), ())
+
+
+def _worker_seen(center: Center) -> datetime | None:
+    """None, too, when Prefect cannot be asked."""
+    try:
+        return center.gateway.worker_seen(POOL)
+    except ServerAway:
+        return None
 
 
 def _trigger_of(task: Task, name: str | None) -> str | None:
