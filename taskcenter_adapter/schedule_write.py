@@ -221,13 +221,14 @@ class Writer:
         row = run_requests.c
         for cancel in decisions.cancel:
             text = str(cancel.reason)
-            # Decided while the run was only asked for: it has been made since, or is to be looked for in Prefect by
-            # its key, because whoever made it may have died before it could say so.
             query = sa.select(row.run_id).where(row.key == cancel.run_id).with_for_update()
-            run_id = self._connection.execute(query).scalar() or cancel.run_id
-            if run_id == cancel.run_id:
+            asked = self._connection.execute(query).first()
+            if asked is not None and asked.run_id is None:
+                # Only asked for. Whoever made it may have died before it could say so: it is looked for by its key.
                 gone = (row.key == cancel.run_id) & (row.status == "wanted")
                 self._connection.execute(sa.update(run_requests).where(gone).values(status="withdrawn"))
+                continue
+            run_id = asked.run_id if asked is not None else cancel.run_id
             self._note_cancel(run_id, text, now)
             # A queued run is out of the way at once; the flow run follows.
             run = task_runs.c

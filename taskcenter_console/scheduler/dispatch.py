@@ -7,7 +7,7 @@ made before its row was written is found again by its idempotency key.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -73,7 +73,7 @@ class Dispatcher:
 
     def step(self, now: datetime) -> int:
         """One pass; how much it did."""
-        did = self._take_back() + self._cancel() + self._move_retries(now)
+        did = sum(self._try(part) for part in (self._take_back, self._cancel, lambda: self._move_retries(now)))
         wanted = self.schedule.wanted(now, _BATCH)
         if not wanted:
             return did
@@ -83,6 +83,14 @@ class Dispatcher:
         pairs = [(item.request, run_id) for item, run_id in zip(wanted, made, strict=True) if run_id is not None]
         self.schedule.made(pairs)
         return did + len(pairs)
+
+    def _try(self, part: Callable[[], int]) -> int:
+        """What Prefect refuses in one part must not keep runs of all tasks from being made."""
+        try:
+            return part()
+        except Refused as error:
+            _LOG.warning("%s", error.message)
+            return 0
 
     def _make(self, item: Wanted) -> str | None:
         request, slug = item.request, item.slug

@@ -495,3 +495,14 @@ def test_no_attempt_is_made_while_its_task_is_paused(sql_store: SqlStore, schedu
     assert schedule.wanted(slot) == []
     save(sql_store, *sql_store.get_task("t1").triggers, status=TaskStatus.ACTIVE)
     assert [item.request.attempt for item in schedule.wanted(slot)] == [2]
+
+
+def test_a_run_that_is_given_up_before_it_is_made_never_is(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(misfire_policy="skip", cron_expression="0 13 * * *"))
+    slot = datetime(2026, 11, 20, 13, tzinfo=UTC)
+    tick(schedule, slot)
+    tick(schedule, slot + timedelta(minutes=2), late=True)
+    assert schedule.ledger()[0].verdict is Verdict.SKIPPED
+    assert schedule.wanted(slot) == []
+    assert schedule.cancels() == []  # there is no flow run that could be cancelled
+    assert len(schedule.withdrawn()) == 1  # but one may have been made, and is looked for by its key
