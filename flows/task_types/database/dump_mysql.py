@@ -92,8 +92,15 @@ def _rows(connection: sa.Connection, table: Table) -> Iterator[Part]:
             yield part
         if begun:
             yield statement("COMMIT")
-    finally:
         cursor.close()
+    except BaseException:
+        # to close the cursor, or to forget its result, would read all that is left of the table
+        if cursor._result is not None:
+            cursor._result.unbuffered_active = False
+        cursor.connection = None
+        connection.invalidate()
+        raise
+    finally:
         driver.decoders = usual
 
 
