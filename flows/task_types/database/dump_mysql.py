@@ -79,7 +79,7 @@ def _rows(connection: sa.Connection, table: Table) -> Iterator[Part]:
         wanted = ", ".join(_read(column) for column in columns)
         cursor.execute(f"SELECT {wanted} FROM {quote(table.name, 'mysql')}")
         found = (
-            ("NULL" if value is None else write(value) for write, value in zip(writers, row, strict=True))
+            ["NULL" if value is None else write(value) for write, value in zip(writers, row, strict=True)]
             for batch in iter(lambda: cursor.fetchmany(_BATCH), ())
             for row in batch
         )
