@@ -25,6 +25,8 @@ def dump_mysql(connection: sa.Connection, structure: Structure, choice: Choice, 
     refuse(
         f"the table {table.label} with system versioning" for table in choice.tables if table.options.get("versioned")
     )
+    hidden = [r.label for r in structure.routines if not r.definition] if not choice.named else []
+    refuse(f"the {r}, whose text this login may not read" for r in hidden)
     _warn_of_engines(choice)
     charset, collation = rows(connection, "SELECT @@character_set_database, @@collation_database")[0]
     yield statement("SET NAMES utf8mb4")
