@@ -18,6 +18,7 @@ from blocks.connections import Connection, known_dialect
 from taskcenter.clock import SystemClock
 from taskcenter.context import PlanNote, RunContext
 from taskcenter.errors import StepFailed
+from taskcenter.settings import Settings
 from taskcenter.task_types import task_type
 
 from .files import job_file
@@ -35,6 +36,7 @@ __all__ = ["BackupPayload", "backup"]
 
 _ENDINGS = {".gz": "gzip", ".zst": "zstd"}
 _SUFFIX = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+_STAMP = "%Y%m%d%H%M%S"
 _VERIFIED_SHARE = 20.0
 """How many of the 100 % of progress are left for the verification."""
 
@@ -106,7 +108,7 @@ def plan(payload: BackupPayload, ctx: RunContext) -> PlanNote:
     what += f" but {', '.join(payload.exclude_tables)}" if payload.exclude_tables else ""
     what += "" if payload.include_data else ", without rows"
     dialect = known_dialect(payload.connection)
-    target = str(_target(payload, ctx, payload.database or payload.connection, dialect or "", SystemClock().now()))
+    target = str(_target(payload, ctx, payload.database or payload.connection, dialect or "", "<UTC time>"))
     keeps = [f"the last {payload.keep_last}"] if payload.keep_last else []
     keeps += [f"those of {payload.keep_days} days"] if payload.keep_days else []
     details: dict[str, Any] = {
@@ -144,7 +146,7 @@ def backup(payload: BackupPayload, ctx: RunContext) -> dict[str, Any]:
 
     started = time.monotonic()
     connection = point_at(ctx.connection(payload.connection), payload.database)
-    target = _target(payload, ctx, _database_name(connection), connection.dialect, SystemClock().now())
+    target = _target(payload, ctx, _database_name(connection), connection.dialect, f"{SystemClock().now():{_STAMP}}")
     with writing(target, payload.compression) as file:
         with _reading(connection, payload, ctx) as (opened, structure):
             choice = choose(structure, payload.tables, payload.exclude_tables)
@@ -190,19 +192,22 @@ def _stem(name: str, ctx: RunContext) -> str:
     return f"{_safe(name)}_{who}_"
 
 
-def _target(payload: BackupPayload, ctx: RunContext, name: str, dialect: str, now: datetime) -> Path:
-    """Where the file goes. Raises Refused for a place that jobs may not write to."""
+def _target(payload: BackupPayload, ctx: RunContext, name: str, dialect: str, stamp: str) -> Path:
+    """Where the file goes; ``stamp`` is the time in its name. Raises Refused for a place that jobs may not write to."""
     if payload.file_path and not payload.names_folder:
         return job_file(payload.file_path, ctx, "filePath")
-    folder = (
-        job_file(payload.file_path, ctx, "filePath") if payload.file_path else (ctx.data_dir / "backups").absolute()
-    )
+    folder = job_file(payload.file_path, ctx, "filePath") if payload.file_path else _home(ctx) / "backups"
     ending = ".sql"
     if payload.format == "native":
         from .database.native import SUFFIX
 
         ending = SUFFIX.get(dialect, ".sql")
-    return folder / f"{_stem(name, ctx)}{now:%Y%m%d%H%M%S}{ending}{_SUFFIX[payload.compression]}"
+    return folder / f"{_stem(name, ctx)}{stamp}{ending}{_SUFFIX[payload.compression]}"
+
+
+def _home(ctx: RunContext) -> Path:
+    """The data directory; a plan that no run stands behind takes that of the settings."""
+    return Settings.from_env().home if ctx.data_dir == Path(".") else ctx.data_dir.absolute()
 
 
 @contextmanager
@@ -223,7 +228,11 @@ def _reading(
         opened = stack.enter_context(consistent(connection))
         stack.enter_context(watched(opened, connection, ctx))
         if connection.dialect == "postgresql":
-            rows(opened, f"SELECT set_config('lock_timeout', '{seconds}s', false)")
+            # rows that a policy hides from this login would be missing without a word: let the server refuse
+            rows(
+                opened,
+                f"SELECT set_config('lock_timeout', '{seconds}s', false), set_config('row_security', 'off', false)",
+            )
         elif connection.dialect == "mysql":
             rows(opened, f"SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}")
         elif scalar(opened, "PRAGMA journal_mode") != "wal":
@@ -338,8 +347,8 @@ def _prune(payload: BackupPayload, target: Path) -> list[str]:
     assert match is not None  # _target has made the name
     ours = re.compile(re.escape(match[1]) + r"(\d{14})\.(?:sql|dump|db)(?:\.gz|\.zst)?$")
     dated = sorted(((m[1], f) for f in target.parent.iterdir() if (m := ours.match(f.name))), reverse=True)
-    newest = datetime.strptime(match[2], "%Y%m%d%H%M%S")
-    oldest = f"{newest - timedelta(days=payload.keep_days):%Y%m%d%H%M%S}" if payload.keep_days else "9"
+    newest = datetime.strptime(match[2], _STAMP)
+    oldest = f"{newest - timedelta(days=payload.keep_days):{_STAMP}}" if payload.keep_days else "9"
     gone = [file for stamp, file in dated[max(payload.keep_last or 1, 1) :] if stamp < oldest]
     for file in gone:
         file.unlink(missing_ok=True)

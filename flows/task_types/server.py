@@ -24,6 +24,11 @@ def point_at(connection: Connection, database: str | None) -> Connection:
             "PostgreSQL, MySQL/MariaDB and SQLite",
             error_type="unsupported",
         )
+    if connection.dialect == "mysql" and not (database or connection.database):
+        raise StepFailed(
+            f"the connection {connection.name!r} names no database, and neither does the payload: set database",
+            error_type="unsupported",
+        )
     if database is None:
         return connection
     if connection.dialect != "sqlite":

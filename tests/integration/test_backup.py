@@ -610,3 +610,37 @@ def test_the_tool_gets_no_password_by_argument(
     backup(ctx, format="native", verify=True)
     assert len(seen) == 2
     assert word == "" or word not in str(seen)
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql"])
+def test_what_a_login_may_not_see_is_not_left_out_in_silence(
+    pair: tuple[Connection, Connection], ctx: RunContext, dialect: str
+) -> None:
+    source, _ = pair
+    role = f"tc_role_{os.getpid()}"
+    made = {
+        "postgresql": [
+            f"CREATE ROLE {role} LOGIN",
+            "CREATE TABLE t (a int PRIMARY KEY)",
+            "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY small ON t USING (a < 5)",
+            f"GRANT SELECT ON t TO {role}",
+            f"GRANT USAGE ON SCHEMA public TO {role}",
+        ],
+        "mysql": [
+            f"CREATE USER {role}@'127.0.0.1'",
+            "CREATE TABLE t (a int PRIMARY KEY)",
+            "CREATE PROCEDURE secret() SELECT 1",
+            f"GRANT SELECT, EXECUTE ON {source.database}.* TO {role}@'127.0.0.1'",
+        ],
+    }[dialect]
+    gone = {"postgresql": [f"DROP OWNED BY {role}", f"DROP ROLE {role}"], "mysql": [f"DROP USER {role}@'127.0.0.1'"]}
+    run(source, *made)
+    try:
+        ctx.resolve_connection = lambda name: replace(source, user=role)
+        with pytest.raises(StepFailed) as caught:
+            backup(ctx)
+    finally:
+        run(source, *gone[dialect])
+    assert caught.value.error_type == {"postgresql": "permission", "mysql": "unsupported"}[dialect]
+    assert ("row-level security policy" if dialect == "postgresql" else "secret()") in caught.value.message

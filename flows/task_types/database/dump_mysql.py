@@ -25,6 +25,8 @@ def dump_mysql(connection: sa.Connection, structure: Structure, choice: Choice, 
     refuse(
         f"the table {table.label} with system versioning" for table in choice.tables if table.options.get("versioned")
     )
+    hidden = [r.label for r in structure.routines if not r.definition] if not choice.named else []
+    refuse(f"the {r}, whose text this login may not read" for r in hidden)
     _warn_of_engines(choice)
     charset, collation = rows(connection, "SELECT @@character_set_database, @@collation_database")[0]
     yield statement("SET NAMES utf8mb4")
@@ -79,7 +81,7 @@ def _rows(connection: sa.Connection, table: Table) -> Iterator[Part]:
         wanted = ", ".join(_read(column) for column in columns)
         cursor.execute(f"SELECT {wanted} FROM {quote(table.name, 'mysql')}")
         found = (
-            ("NULL" if value is None else write(value) for write, value in zip(writers, row, strict=True))
+            ["NULL" if value is None else write(value) for write, value in zip(writers, row, strict=True)]
             for batch in iter(lambda: cursor.fetchmany(_BATCH), ())
             for row in batch
         )
@@ -92,8 +94,15 @@ def _rows(connection: sa.Connection, table: Table) -> Iterator[Part]:
             yield part
         if begun:
             yield statement("COMMIT")
-    finally:
         cursor.close()
+    except BaseException:
+        # to close the cursor, or to forget its result, would read all that is left of the table
+        if cursor._result is not None:
+            cursor._result.unbuffered_active = False
+        cursor.connection = None
+        connection.invalidate()
+        raise
+    finally:
         driver.decoders = usual
 
 

@@ -55,11 +55,11 @@ def _rows(connection: sa.Connection, table: Table, encoding: str) -> Iterator[Pa
     driver.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     names = tuple(column.name for column in table.writable)
     written = column_list(names, "sqlite")
-    text = _text_of(encoding)
+    writers = _writers(encoding)
     try:
         cursor = driver.execute(f"SELECT {written} FROM {quote(table.name, 'sqlite')}")
         found = (
-            (_value(value, text) for value in row)
+            [writers[type(value)](value) for value in row]
             for batch in iter(lambda: cursor.fetchmany(_BATCH), [])
             for row in batch
         )
@@ -94,12 +94,15 @@ def _text_of(encoding: str) -> Callable[[str], str]:
     return write
 
 
-def _value(value: Any, text: Callable[[str], str]) -> str:
-    if isinstance(value, str):
-        return text(value)
-    if isinstance(value, float):
-        return exact_float(value)
-    return literal(value, "sqlite")
+def _writers(encoding: str) -> dict[type, Callable[[Any], str]]:
+    """How each kind of value that SQLite holds is written."""
+    return {
+        int: str,
+        float: exact_float,
+        str: _text_of(encoding),
+        bytes: lambda value: f"x'{value.hex()}'",
+        type(None): lambda value: "NULL",
+    }
 
 
 def exact_float(value: float) -> str:

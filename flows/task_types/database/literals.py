@@ -23,6 +23,7 @@ __all__ = ["literal", "text_literal"]
 _MYSQL_ESCAPES = str.maketrans(
     {"\\": "\\\\", "'": "''", "\0": "\\0", "\n": "\\n", "\r": "\\r", "\x1a": "\\Z"},
 )
+_ESCAPED = re.compile(r"[\\'\0\n\r\x1a]")
 _SQLITE_LARGEST = 2**63
 _EXPONENT = re.compile(r"[eE]")
 
@@ -69,7 +70,7 @@ def literal(value: Any, dialect: str) -> str:
 def text_literal(text: str, dialect: str) -> str:
     """A string literal; PostgreSQL's and SQLite's know no escape but the doubled quote."""
     if dialect == "mysql":
-        return f"'{text.translate(_MYSQL_ESCAPES)}'"
+        return f"'{text.translate(_MYSQL_ESCAPES)}'" if _ESCAPED.search(text) else f"'{text}'"
     if "\0" in text:
         if dialect == "postgresql":
             raise _cannot("a text with a NUL character", dialect)

@@ -53,5 +53,5 @@ def consistent(connection: Connection) -> Iterator[sa.Connection]:
             try:
                 yield opened
             finally:
-                with suppress(sa.exc.DBAPIError):
+                with suppress(sa.exc.SQLAlchemyError):  # a connection that broke has undone it itself
                     opened.exec_driver_sql("ROLLBACK")
