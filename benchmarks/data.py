@@ -326,6 +326,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {"transfer": transfers, "compare": c
 
 
 def main() -> None:
+    os.environ.setdefault("TASKCENTER_FILE_ROOTS", tempfile.gettempdir())
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
     parser.add_argument("--rows", type=int, default=1_000_000)

@@ -68,7 +68,8 @@ Rows = dict[tuple[int, str], tuple[Any, ...]]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setenv("TASKCENTER_PROJECT", str(tmp_path))
     with making(tmp_path) as made:
         yield made
 

@@ -15,6 +15,7 @@ from taskcenter.context import RunContext
 from taskcenter.errors import StepFailed
 
 from ..database.quoting import qualified
+from ..files import job_file
 from .canonical import Canon, Form, canonical_chunks
 from .compare_script import Detail, Script, Spool, detail, sample_of, statements, write_script
 from .compare_sql import can_join, differing_ranges, fingerprint, joined
@@ -230,8 +231,7 @@ class _Comparison:
         if script is None:
             return made
         if self.payload.file_path:
-            path = Path(self.payload.file_path).expanduser()
-            path = path if path.is_absolute() else self.ctx.data_dir / "compare" / path
+            path = job_file(self.payload.file_path, self.ctx, "filePath")
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.part")
             shutil.copyfile(script.path, part)

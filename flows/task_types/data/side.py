@@ -16,6 +16,7 @@ from taskcenter.context import Cancelled, RunContext
 from taskcenter.errors import StepFailed, TaskCenterError, TimedOut
 
 from ..database.snapshot import consistent
+from ..database.trouble import explain
 from ..sql_session import said
 
 __all__ = ["NAMES", "Guard", "Side", "guarded", "in_database", "open_reader", "open_writer"]
@@ -203,8 +204,10 @@ class Guard:
             except (TimedOut, Cancelled) as known:
                 return known
         if isinstance(error, OSError):
-            return StepFailed(f"{where}: {error.strerror or error}", error_type="io")
-        return StepFailed(f"{where}: {said(error)}", error_type=_kind(error))
+            return StepFailed(f"{where}: {error.strerror or error}", error_type="file")
+        with self._lock:
+            side = next((s for s in self._sides if isinstance(error, s.errors)), None)
+        return StepFailed(f"{where}: {said(error)}", error_type=_kind(error, side))
 
 
 def _asks(is_cancelled: Callable[[], bool] | None) -> bool:
@@ -214,18 +217,17 @@ def _asks(is_cancelled: Callable[[], bool] | None) -> bool:
         return False
 
 
-def _kind(error: Exception) -> str:
-    state = str(getattr(error, "sqlstate", None) or "")
+_CONSTRAINTS = (1048, 1062, 1451, 1452, 3819, 4025)
+"""MySQL's numbers for NULL, doubled keys, foreign keys and checks."""
+
+
+def _kind(error: Exception, side: Side | None) -> str:
+    """``error_type`` for what a driver says."""
     number = error.args[0] if error.args and isinstance(error.args[0], int) else None
-    if state.startswith(("08", "57P")) or number in (2006, 2013):
-        return "connection"
-    if state.startswith("23") or number in (1062, 1451, 1452, 1048) or "constraint failed" in str(error):
+    broken = str(getattr(error, "sqlstate", None) or "").startswith("23") or number in _CONSTRAINTS
+    if broken or "constraint failed" in str(error):
         return "constraint"
-    if state == "55P03" or number == 1205 or "database is locked" in str(error):
-        return "locked"
-    if state == "53100" or number in (28, 1021, 1114) or "disk is full" in str(error):
-        return "disk_full"
-    return "sql"
+    return explain(error, side.connection).error_type if side is not None else "sql"
 
 
 @contextmanager

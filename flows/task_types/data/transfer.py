@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blocks.connections import Connection
@@ -16,6 +15,7 @@ from taskcenter.errors import StepFailed
 
 from ..database.model import Column, Table
 from ..database.quoting import qualified
+from ..files import job_file
 from .describe import describe, find_table, unknown_table
 from .files import FileKind, write_file
 from .load import Counter, Job, fields_of, load
@@ -253,7 +253,7 @@ class _Transfer:
     ) -> dict[str, Any]:
         pairs = self._pairs(item, columns)
         fields = [Field(column, Column(name, column.type), cast) for column, name, cast in pairs]
-        path = self._path(item.sink_path or "")
+        path = job_file(item.sink_path or "", self.ctx, "sinkPath")
         kind: FileKind = item.sink_type  # type: ignore[assignment]  # database has gone another way
         dialect = self.target.dialect if self.target is not None else self.source.dialect
         schema, name = _target_name(item, table, dialect)
@@ -282,11 +282,6 @@ class _Transfer:
         if digest is not None:
             made["checksum"] = f"sha256:{digest}"
         return made
-
-    def _path(self, text: str) -> Path:
-        """A relative path stands under the data directory's ``transfers``."""
-        path = Path(text).expanduser()
-        return path if path.is_absolute() else self.ctx.data_dir / "transfers" / path
 
     def _count(self, item: TransferObject, table: Table | None, reader: Side, writer: Side | None) -> dict[str, Any]:
         """A dry-run: how many rows there are on both sides."""
