@@ -39,6 +39,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.composite
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.slots
+	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.scheduling
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.throughput

@@ -31,6 +31,8 @@ def _door(key: str) -> Flow[Any, Any]:
 sql_script = _door("sql_script")
 backup = _door("backup")
 schema_snapshot = _door("schema_snapshot")
+data_compare_sync = _door("data_compare_sync")
+data_transfer_migration = _door("data_transfer_migration")
 shell = _door("shell")
 script = _door("script")
 python = _door("python")

@@ -32,7 +32,7 @@ from .model import (
 )
 from .quoting import quote
 
-__all__ = ["empty_search_path", "reflect_postgresql"]
+__all__ = ["empty_search_path", "reflect_postgresql", "result_types"]
 
 _USER = "n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'"
 # What an extension brought is the extension's.
@@ -442,3 +442,14 @@ def _types(connection: sa.Connection) -> tuple[CustomType, ...]:
             definition = f"CREATE TYPE {head} AS {'RANGE ' if letter == 'r' else ''}({text or ''})"
         made.append(CustomType(schema, name, kinds[letter], definition, tuple(labels[oid])))
     return tuple(made)
+
+
+def result_types(connection: sa.Connection, found: Sequence[tuple[int, int]]) -> list[ColumnType]:
+    """The types of a query's columns from what libpq says of them: oid and modifier of each."""
+    types = _known_types(connection)
+    sql = rows(
+        connection,
+        "SELECT format_type(t, m) FROM unnest(%s::oid[], %s::int[]) WITH ORDINALITY AS u(t, m, n) ORDER BY n",
+        [[oid for oid, _ in found], [modifier for _, modifier in found]],
+    )
+    return [_type(text, oid, types) for (text,), (oid, _) in zip(sql, found, strict=True)]

@@ -1,0 +1,87 @@
+"""The block-wise comparison of two ordered streams against looking at every row; lines there and back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.task_types.data import compare_streams, lines
+from flows.task_types.data.canonical import Canon, Form
+from flows.task_types.data.compare_streams import key_reader, merged
+from flows.task_types.data.side import Guard
+from flows.task_types.data.sources import Chunk
+from flows.task_types.database.model import Column, ColumnType, TypeKind
+from taskcenter.context import RunContext
+from taskcenter.errors import StepFailed
+
+ID = Canon(Column("id", ColumnType("bigint", TypeKind.INTEGER)), Form.INTEGER)
+TEXT = Canon(Column("name", ColumnType("text", TypeKind.TEXT)), Form.TEXT)
+TABLES = st.dictionaries(
+    st.tuples(st.integers(-30, 30), st.text("aAü\t\\", max_size=2)), st.sampled_from(["x", "y", "\\N"]), max_size=40
+)
+
+
+def stream(table: dict[tuple[int, str], str], sizes: list[int]) -> Iterator[Chunk]:
+    """The table's rows in order, cut into chunks."""
+    rows = [
+        "\t".join([str(k[0]), lines.escape_as_copy(k[1]), lines.escape_as_copy(v)]).encode() + b"\n"
+        for k, v in sorted(table.items(), key=lambda item: (item[0][0], item[0][1].encode()))
+    ]
+    place = 0
+    while rows:
+        size = sizes[place % len(sizes)]
+        place += 1
+        part, rows = rows[:size], rows[size:]
+        yield b"".join(part), len(part)
+
+
+@given(
+    left=TABLES, right=TABLES, sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3), pending=st.integers(0, 3000)
+)
+def test_what_is_left_over_is_what_differs(
+    left: dict[tuple[int, str], str], right: dict[tuple[int, str], str], sizes: list[int], pending: int
+) -> None:
+    right = {**{k: v for k, v in left.items() if hash(k) % 3}, **right}
+    counted: list[tuple[int, int]] = []
+    before = compare_streams._PENDING_BYTES, compare_streams._PENDING_LINES
+    compare_streams._PENDING_BYTES = compare_streams._PENDING_LINES = pending  # flush in the middle too
+    try:
+        found = merged(
+            stream(left, sizes), stream(right, sizes[::-1]), key_reader([ID, TEXT]), 2, Guard(RunContext(), 0, ""),
+            lambda a, b: counted.append((a, b)),
+        )  # fmt: skip
+        got = sorted((kind, tuple(lines.fields(key.decode()))) for kind, key in found)
+    finally:
+        compare_streams._PENDING_BYTES, compare_streams._PENDING_LINES = before
+    expected = [("missing", k) for k in left if k not in right] + [("extra", k) for k in right if k not in left]
+    expected += [("changed", k) for k in left if k in right and left[k] != right[k]]
+    assert got == sorted((kind, (str(k[0]), k[1])) for kind, k in expected)
+    if left or right:
+        assert counted[-1] == (len(left), len(right))
+
+
+def test_a_stream_out_of_order_is_refused() -> None:
+    ordered = iter([(b"1\tx\n2\tx\n", 2)])
+    wild = iter([(b"2\tx\n3\tx\n", 2), (b"1\tx\n", 1)])
+    with pytest.raises(StepFailed, match="does not give its keys in order"):
+        list(merged(ordered, wild, key_reader([ID]), 1, Guard(RunContext(), 0, ""), lambda a, b: None))
+
+
+@given(row=st.lists(st.none() | st.text(max_size=8), min_size=1, max_size=5))
+def test_lines_there_and_back(row: list[str | None]) -> None:
+    for escape in (lines.escape, lines.escape_as_copy):
+        line = "\t".join(lines.NULL if text is None else escape(text) for text in row)
+        assert "\n" not in line
+        if all(t is None or not any("\ud800" <= c <= "\udfff" for c in t) for t in row):
+            assert list(lines.rows(line.encode() + b"\n")) == [row]
+
+
+def test_a_guard_stops_what_runs() -> None:
+    guard = Guard(RunContext(), 0.05, "the test")
+    threading.Event().wait(0.1)
+    with pytest.raises(Exception, match=r"the test was stopped after 0\.05 s"):
+        guard.check()
