@@ -237,11 +237,13 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         return self._live[flow_run.id]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
-        self._live_run(flow_run)
+        live = self._live_run(flow_run)
         try:
             configuration = await self._claim(flow_run)
-            if configuration is not None:
-                await self.run(flow_run, configuration)
+            if configuration is None:
+                live.ended_well = True  # it was not ours
+            else:
+                live.ended_well = (await self.run(flow_run, configuration)).status_code == 0
         except Exception as error:
             self.get_flow_run_logger(flow_run).exception("Failed to start flow run '%s'.", flow_run.name)
             await self._propose_crashed_state(flow_run, f"The run could not be started: {error}")
@@ -250,7 +252,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             self._live.pop(flow_run.id, None)
             self._records.done(str(flow_run.id))
             with anyio.CancelScope(shield=True):
-                await self._leases.give_up(flow_run.id)
+                await (self._leases.give_up if live.ended_well else self._leases.leave)(flow_run.id)
             self._release_limit_slot(flow_run.id)
             await self._place_free()
 
