@@ -10,6 +10,7 @@ from taskcenter.errors import Conflict
 from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.ports import Changes, RunFilter, TaskFilter
 from taskcenter.status import RunStatus, TaskStatus
+from taskcenter_adapter.schedule_read import BY_PERSON_ONLY
 
 from . import tasks as task_service
 from .center import Caller, Center
@@ -75,5 +76,7 @@ def failures_in_a_row(task: Task, runs: Sequence[Run], since: datetime | None) -
 
 
 def _retries(task: Task, run: Run) -> int:
+    if run.origin in BY_PERSON_ONLY and run.total_attempts <= 1:
+        return 0
     trigger = next((t for t in task.triggers if t.id == run.trigger_id), None)
     return (trigger.retry_policy if trigger is not None else task.retry_policy).max_attempts

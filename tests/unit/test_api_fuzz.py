@@ -59,6 +59,7 @@ RUN = {
     "confirm": True,
 }
 STEPS = {"payload": {"x": 1}, "options": {"skip": ["a"], "set": {"b": {"x": 1}}, "hold": ["b"]}, "confirm": True}
+WHY = {"reason": "no longer needed"}
 TASKS: list[Any] = [TASK, GRAPHED, SQL, HTTP]
 SEEDS: dict[str, list[Any]] = {
     "/api/tasks": TASKS,
@@ -66,6 +67,12 @@ SEEDS: dict[str, list[Any]] = {
     "/api/tasks/import": [{"tasks": [TASK, GRAPHED], "schemaVersion": 1}],
     "/api/tasks/{name}/run": [RUN, STEPS],
     "/api/tasks/{name}/plan": [{"payload": {"x": 1}}, {"options": STEPS["options"]}],
+    "/api/runs/{run_id}/cancel": [WHY],
+    "/api/runs/{run_id}/pause": [WHY],
+    "/api/runs/{run_id}/continue": [WHY],
+    "/api/runs/{run_id}/retry": [{"confirm": True}],
+    "/api/runs/{run_id}/resume": [{"confirm": True, "step": "a"}],
+    "/api/runs/{run_id}/priority": [{"priority": "low"}],
     "/api/composites/check": [COMPOSITE],
     "/api/composites/plan": [COMPOSITE],
 }
@@ -213,7 +220,7 @@ def test_any_address(client: TestClient, method: str, path: str, name: str, quer
     def sent(text: str) -> str:
         return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
-    for slot in ("{name}", "{run_id}", "{key}"):
+    for slot in ("{name}", "{run_id}", "{other_id}", "{key}"):
         path = path.replace(slot, sent(name))
     holds(client.request(method, f"{path}?{'&'.join(f'{sent(k)}={sent(v)}' for k, v in query.items())}"))
 
