@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Chaos:
         self.http = httpx.Client(base_url=started.state["serviceUrl"], timeout=20)
         self.asked: list[str] = []
         self.killed: Counter[str] = Counter()
+        self.calm_since = datetime.now(UTC)
 
     # the work ----------------------------------------------------------------------------------------
 
@@ -129,6 +131,7 @@ class Chaos:
                 task = self.http.get("/api/tasks/retried").json()
                 off = [{**trigger, "enabled": False} for trigger in task["triggers"]]
                 if self.http.patch("/api/tasks/retried", json={"triggers": off}).status_code == 200:
+                    self.calm_since = datetime.now(UTC)
                     return
             time.sleep(1)
 
@@ -166,7 +169,11 @@ class Chaos:
                 found.append(f"root {root} went on after a success")
             expected = 3 if attempts[0]["origin"] == "scheduler" else 1
             if attempts[-1]["status"] == "failed" and len(attempts) != expected:
-                found.append(f"root {root} ({attempts[0]['origin']}) failed and was tried {len(attempts)} times")
+                last = attempts[-1]
+                when = f"ended {last['finishedAt']}, calm since {self.calm_since:%H:%M:%S}: {last['message']}"
+                found.append(
+                    f"root {root} ({attempts[0]['origin']}) failed and was tried {len(attempts)} times; {when}"
+                )
             for before, after in pairwise(attempts):
                 if after["startedAt"] and before["finishedAt"] and after["startedAt"] < before["finishedAt"]:
                     found.append(f"attempts {before['attempt']} and {after['attempt']} of {root} overlapped")
