@@ -74,7 +74,7 @@ def test_the_worker_and_its_processes_are_shown(live_center: LiveCenter, one_pla
         found = workers.listing(live_center.center)
         return [worker for worker in found if worker["processes"][0]["pid"] == bench.worker.process.pid]
 
-    [found] = wait(known, 20, bench.tail)
+    [found] = wait(known, 60, bench.tail)
     assert (found["state"], found["limit"], found["pool"]) == ("online", 1, "taskcenter")
     roles = {process["role"]: process for process in found["processes"]}
     assert roles["warm"]["pid"] == bench.zygote().pid
