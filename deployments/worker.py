@@ -39,7 +39,7 @@ from .worker_leases import WorkerLeases
 from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
-from .worker_wake import Waker, states_of
+from .worker_wake import Waker, let_next_in, states_of
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
@@ -237,11 +237,15 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         return self._live[flow_run.id]
 
     async def _submit_run(self, flow_run: FlowRun) -> None:
-        self._live_run(flow_run)
+        live = self._live_run(flow_run)
         try:
             configuration = await self._claim(flow_run)
-            if configuration is not None:
-                await self.run(flow_run, configuration)
+            if configuration is None:
+                live.ended_well = True  # it was not ours
+            else:
+                deployment = configuration._related_objects.get("deployment")
+                live.limited = bool(getattr(deployment, "global_concurrency_limit", None))
+                live.ended_well = (await self.run(flow_run, configuration)).status_code == 0
         except Exception as error:
             self.get_flow_run_logger(flow_run).exception("Failed to start flow run '%s'.", flow_run.name)
             await self._propose_crashed_state(flow_run, f"The run could not be started: {error}")
@@ -250,8 +254,11 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             self._live.pop(flow_run.id, None)
             self._records.done(str(flow_run.id))
             with anyio.CancelScope(shield=True):
-                await self._leases.give_up(flow_run.id)
+                await (self._leases.give_up if live.ended_well else self._leases.leave)(flow_run.id)
             self._release_limit_slot(flow_run.id)
+            if live.limited and flow_run.deployment_id is not None:
+                with contextlib.suppress(Exception):  # the server is away: it lets it ask again by itself
+                    await let_next_in(self.client, flow_run.deployment_id)
             await self._place_free()
 
     async def _claim(self, flow_run: FlowRun) -> TaskCenterJobConfiguration | None:

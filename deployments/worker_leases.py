@@ -68,6 +68,15 @@ class WorkerLeases:
         except TaskCenterError as error:
             self._logger.debug("the lease of %s runs out by itself: %s", run_id, error.message)
 
+    async def leave(self, run_id: UUID) -> None:
+        """The run did not end as it should: the service makes sure that its end is known."""
+        self._taken.discard(str(run_id))
+        await asyncio.to_thread(self._leave, str(run_id))
+
+    def _leave(self, run_id: str) -> None:
+        with contextlib.suppress(TaskCenterError):  # the database is away: it runs out by itself
+            self._leases().leave(run_id, self.holder, utc_now())
+
     async def keep(self, facts: Callable[[], dict[str, Any]], lost: Callable[[UUID], None]) -> None:
         """Renew for ever; ``lost`` is told of each run that was taken from this worker."""
         while True:

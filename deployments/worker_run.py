@@ -59,6 +59,8 @@ class LiveRun:
         self.cancelled = False
         self.lost = False
         self.held = False
+        self.ended_well = False
+        self.limited = False
         self._warm, self._channel, self._client = warm, channel, client
         self._propose_crashed, self._logger, self._records = crashed, logger, records
         self._request: dict[str, Any] = {}

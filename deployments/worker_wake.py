@@ -16,16 +16,21 @@ from uuid import UUID
 
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.states import Scheduled
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
-__all__ = ["Waker", "states_of"]
+__all__ = ["Waker", "let_next_in", "states_of"]
 
 _SCHEDULED: Final = "prefect.flow-run.Scheduled"
 _CANCELLING: Final = "prefect.flow-run.Cancelling"
@@ -88,6 +93,25 @@ class Waker:
             except Exception as error:
                 self._logger.warning("no events (%s); polling goes on", type(error).__name__)
             await asyncio.sleep(_AGAIN)
+
+
+async def let_next_in(client: PrefectClient, deployment_id: UUID) -> bool:
+    """Of the runs that wait for a place of their deployment, the first one may ask for it now; True when one waits.
+
+    Prefect would let each of them ask again after some time only, and who asks first then gets it.
+    """
+    waiting = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]),
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["AwaitingConcurrencySlot"])),
+        ),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+    )
+    if not waiting:
+        return False
+    first = min(waiting, key=lambda run: (str(run.created), run.id))
+    await client.set_flow_run_state(first.id, Scheduled(message="a place of its task is free"), force=True)
+    return True
 
 
 async def states_of(client: PrefectClient, ids: Sequence[UUID]) -> dict[UUID, StateType]:

@@ -27,6 +27,7 @@ LEASE: Final = timedelta(seconds=30)
 RENEW_SECONDS: Final = 5.0
 _RUN: Final = "run:"
 _WORKER: Final = "worker:"
+_LEFT: Final = "left by "
 
 
 def this_machine() -> dict[str, str]:
@@ -55,6 +56,11 @@ class Held:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def left(self) -> bool:
+        """Whether its worker lives and has done with it."""
+        return self.holder.startswith(_LEFT)
+
+    @property
     def here(self) -> bool:
         """Whether its worker is, or was, a process of this machine."""
         return bool(self.facts.get("host") == socket.gethostname())
@@ -63,7 +69,9 @@ class Held:
     def dead(self) -> bool:
         """Whether its worker is known to be gone: another boot of this machine, or no such process."""
         if not self.here:
-            return False
+            return self.left
+        if self.left:
+            return True
         rebooted = self.facts.get("boot") != this_machine()["boot"]
         return rebooted or not worker_lives(self.holder.partition("/")[2])
 
@@ -123,6 +131,12 @@ class RunLeases:
         """The run is over, or somebody else's."""
         mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
+
+    def leave(self, run_id: str, holder: str, now: datetime) -> None:
+        """The worker has done with a run and does not know whether Prefect took its end: whoever rescues looks."""
+        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
+        values = {"holder": f"{_LEFT}{holder}", "until": now}
+        self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), values))
 
     def runs(self) -> list[Held]:
         return self._all(_RUN)

@@ -8,8 +8,9 @@ from datetime import datetime
 from taskcenter import events
 from taskcenter.errors import Conflict
 from taskcenter.models import AuditEntry, Run, Task
-from taskcenter.ports import Changes, RunFilter, TaskFilter
+from taskcenter.ports import Changes, RunFilter
 from taskcenter.status import RunStatus, TaskStatus
+from taskcenter_adapter.schedule_read import BY_PERSON_ONLY
 
 from . import tasks as task_service
 from .center import Caller, Center
@@ -19,14 +20,18 @@ __all__ = ["failures_in_a_row", "pause_after_failures"]
 _SYSTEM = Caller("system", "system")
 _LOOKED_AT = 200
 """Runs per task: more failures in a row than that cannot be asked for."""
+_LATELY = 500
+"""The newest failed runs name the tasks to look at: what failed before them was looked at then."""
 
 
 def pause_after_failures(center: Center, now: datetime) -> list[Task]:
     """Pause the tasks that have reached their limit; gives them."""
     paused = []
-    for task in center.store.list_tasks(TaskFilter(status=TaskStatus.ACTIVE.value, limit=100_000)):
-        limit = task.termination.max_failures
-        if not limit:
+    lately = center.store.list_runs(RunFilter(status=RunStatus.FAILED, limit=_LATELY)).items
+    for task_id in dict.fromkeys(run.task_id for run in lately if run.task_id is not None):
+        task = center.store.find_task(task_id)
+        limit = task.termination.max_failures if task is not None else 0
+        if task is None or not limit or task.status is not TaskStatus.ACTIVE:
             continue
         since = center.store.get_setting(_key(task))
         runs = center.store.list_runs(RunFilter(task_id=task.id, limit=_LOOKED_AT)).items
@@ -75,5 +80,7 @@ def failures_in_a_row(task: Task, runs: Sequence[Run], since: datetime | None) -
 
 
 def _retries(task: Task, run: Run) -> int:
+    if run.origin in BY_PERSON_ONLY and run.total_attempts <= 1:
+        return 0
     trigger = next((t for t in task.triggers if t.id == run.trigger_id), None)
     return (trigger.retry_policy if trigger is not None else task.retry_policy).max_attempts

@@ -36,6 +36,7 @@ def retry(center: Center, run_id: str, caller: Caller, *, confirm: bool = False)
         dry_run=run.dry_run,
         confirm=confirm,
         again=run.id,
+        attempt=run.attempt + 1,
     )
 
 

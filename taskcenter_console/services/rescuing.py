@@ -82,14 +82,13 @@ class Rescuer:
             return
         store = self.center.store
         run = store.find_run(lease.name)
-        text = f"its worker {lease.holder} is gone" if lease.dead else (
-            f"nothing was heard of its worker {lease.holder} for {LEASE.total_seconds():g} s"
-        )  # fmt: skip
+        text = _why(lease)
         if state == "CANCELLING":
             self._tell(lease.name, "CANCELLED", f"it was asked to be cancelled, and {text}")
         elif state in ("RUNNING", "PAUSED"):
             if run is not None and run.status not in TERMINAL_RUN:
-                close_run(store, run, RunStatus.FAILED, text, now, _entry(run, text, now), RunPhase.LOST)
+                phase = RunPhase.CRASHED if lease.left else RunPhase.LOST
+                close_run(store, run, RunStatus.FAILED, text, now, _entry(run, text, now), phase)
             self._tell(lease.name, "CRASHED", text)
             _LOG.warning("run %s is lost: %s", lease.name, text)
         if run is not None:
@@ -100,6 +99,14 @@ class Rescuer:
             self.center.gateway.set_run_state(run_id, kind, message=message)
         except (NotFound, Refused) as error:
             _LOG.warning("run %s: Prefect does not take its end: %s", run_id, error.message)
+
+
+def _why(lease: Held) -> str:
+    if lease.left:
+        return "its process ended without a word"
+    if lease.dead:
+        return f"its worker {lease.holder} is gone"
+    return f"nothing was heard of its worker {lease.holder} for {LEASE.total_seconds():g} s"
 
 
 def _entry(run: Run, text: str, now: datetime) -> AuditEntry:

@@ -49,8 +49,11 @@ def start(
     at: datetime | None = None,
     confirm: bool = False,
     again: str | None = None,
+    attempt: int = 1,
 ) -> Run:
-    """Ask Prefect for a run of a task and write its row; returns at once. ``again``: the run that this one repeats.
+    """Ask Prefect for a run of a task and write its row; returns at once.
+
+    ``again``: the run that this one repeats, as the ``attempt``-th.
 
     Refused, with nothing created, when the payload does not fit, a step does not exist, the plan changed or a
     danger text was not confirmed.
@@ -77,7 +80,7 @@ def start(
     made = center.gateway.create_run(
         str(deployment["id"]),
         parameters=parameters,
-        tags=tags_for(origin, resumed_from=earlier or ""),
+        tags=tags_for(origin, attempt=attempt, resumed_from=earlier or ""),
         at=at,
     )
     run = Run(
@@ -89,6 +92,7 @@ def start(
         origin=origin,
         status=RunStatus.QUEUED,
         phase=RunPhase.SCHEDULED,
+        attempt=attempt,
         root_run_id=made["id"],
         resumed_from=earlier,
         dry_run=dry_run,

@@ -65,6 +65,17 @@ def test_a_run_is_taken_away_once_and_not_after_a_renewal(leases: RunLeases) -> 
     assert leases.renew("a", LATER) == set()
 
 
+def test_a_run_whose_end_is_in_doubt_is_left_to_the_service(leases: RunLeases) -> None:
+    holder = holder_of()
+    assert leases.take("r-1", holder, NOW, this_machine())
+    leases.leave("r-1", holder, NOW)
+    [held] = leases.runs()
+    assert (held.left, held.dead, held.until) == (True, True, NOW)
+    assert leases.renew(holder, NOW) == set()
+    leases.give_up("r-1", holder)
+    assert leases.drop(held)
+
+
 def test_a_worker_says_what_it_does_and_is_forgotten_in_time(leases: RunLeases) -> None:
     leases.present("a", NOW, {"limit": 4})
     leases.present("a", LATER, {"limit": 5})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_the_worker_and_its_processes_are_shown(live_center: LiveCenter, one_pla
         found = workers.listing(live_center.center)
         return [worker for worker in found if worker["processes"][0]["pid"] == bench.worker.process.pid]
 
-    [found] = wait(known, 20, bench.tail)
+    [found] = wait(known, 60, bench.tail)
     assert (found["state"], found["limit"], found["pool"]) == ("online", 1, "taskcenter")
     roles = {process["role"]: process for process in found["processes"]}
     assert roles["warm"]["pid"] == bench.zygote().pid
@@ -82,3 +83,21 @@ def test_the_worker_and_its_processes_are_shown(live_center: LiveCenter, one_pla
     bench.worker.process.wait(10)
     [found] = [w for w in workers.listing(live_center.center) if w["holder"] == found["holder"]]
     assert (found["state"], found["processes"][0]["memoryMb"]) == ("gone", None)
+
+
+def test_a_tasks_own_limit_holds_and_leaves_no_gap(live_center: LiveCenter, bench: Bench) -> None:
+    live = live_center
+    data = {
+        "name": f"narrow-{uuid.uuid4().hex[:6]}",
+        "taskType": "wait",
+        "payload": {"seconds": 0.3},
+        "maxConcurrent": 1,
+    }
+    slug = task_service.save(live.center, data, live.caller).slug
+    ids = [run_service.start(live.center, slug, live.caller).id for _ in range(5)]
+    runs = [run_service.wait(live.center, run_id, timeout=60) for run_id in ids]
+    assert {run.status for run in runs} == {RunStatus.SUCCESS}, bench.tail()
+    spans = sorted((run.started_at, run.finished_at) for run in runs if run.started_at and run.finished_at)
+    assert len(spans) == 5
+    for (_, ended), (began, _) in pairwise(spans):
+        assert 0 <= (began - ended).total_seconds() < 8  # Prefect alone lets half a minute pass

@@ -154,3 +154,16 @@ def test_a_run_that_was_only_claimed_waits_again(live_center: LiveCenter, worker
     assert known["state_type"] == "SCHEDULED"
     bench = worker()
     assert run_service.wait(live.center, run_id, timeout=40).status is RunStatus.SUCCESS, bench.tail()
+
+
+def test_a_run_whose_start_could_not_be_told_waits_again(live_center: LiveCenter, worker: Callable[[], Bench]) -> None:
+    """The Prefect server was away when the run began: the worker leaves it, and it begins anew."""
+    live = live_center
+    run_id = start(live, graph={"steps": STEPS[:1], "edges": []})
+    live.gateway.set_run_state(run_id, "PENDING")
+    leases, now = leases_of(live), utc_now()
+    assert leases.take(run_id, "me", now, this_machine())
+    leases.leave(run_id, "me", now)
+    assert run_id in Rescuer(live.center).look(now)
+    bench = worker()
+    assert run_service.wait(live.center, run_id, timeout=40).status is RunStatus.SUCCESS, bench.tail()

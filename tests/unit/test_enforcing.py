@@ -11,7 +11,7 @@ import pytest
 from taskcenter.clock import utc_now
 from taskcenter.models import Run, Task
 from taskcenter.ports import Changes
-from taskcenter.status import RunStatus, TaskStatus
+from taskcenter.status import Origin, RunStatus, TaskStatus
 from taskcenter_console.services import tasks as task_service
 from taskcenter_console.services.center import Caller, Center
 from taskcenter_console.services.enforcing import failures_in_a_row, pause_after_failures
@@ -37,8 +37,8 @@ def task_of(center: Center, failures: int, retries: int = 0) -> Task:
 def run_of(task: Task, n: int, status: RunStatus, attempt: int = 1, root: str = "", dry: bool = False) -> Run:
     at = BEGIN + timedelta(minutes=n)
     return Run(id=f"{n:08d}", task_id=task.id, task_slug=task.slug, task_type=task.task_type, status=status,
-               attempt=attempt, root_run_id=root or f"{n:08d}", created_at=at, dry_run=dry,
-               error="no luck")  # fmt: skip
+               attempt=attempt, root_run_id=root or f"{n:08d}", created_at=at, dry_run=dry, error="no luck",
+               origin=Origin.SCHEDULER)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,8 @@ def test_a_root_counts_once_and_when_no_attempt_follows(center: Center) -> None:
     assert [run.id for run in failures_in_a_row(task, first[::-1], None)] == ["00000001"]
     assert failures_in_a_row(task, [run_of(task, 2, F)], None) == []
     assert failures_in_a_row(task, [run_of(task, 2, F, dry=True)], None) == []
+    by_person = run_of(task, 2, F).model_copy(update={"origin": Origin.MANUAL})  # not retried
+    assert failures_in_a_row(task, [by_person], None) == [by_person]
 
 
 def test_the_task_is_paused_once_with_its_reason(center: Center) -> None:

@@ -58,6 +58,7 @@ def test_the_same_again_is_a_new_run_that_names_the_old_one(center: Center, gate
     new = repeating.retry(center, old.id[:8], ME)
     assert new.id != old.id
     assert (new.origin, new.resumed_from, new.root_run_id) == (Origin.MANUAL_RETRY, old.id, new.id)
+    assert (old.attempt, new.attempt) == (1, 2)
     assert gateway.runs[new.id]["parameters"] == gateway.runs[old.id]["parameters"]
     assert {"origin:manual_retry", f"resumed:{old.id}"} <= set(gateway.runs[new.id]["tags"])
     with pytest.raises(Refused, match="not over"):
