@@ -365,6 +365,10 @@ def test_lint_lists_what_saved_triggers_may_not_have_meant(center: Center) -> No
     found = data_of("trigger", "lint", code=1)["items"]
     assert {(item["task"], item["code"]) for item in found} == {("odd", "every_minute"), ("odd", "day_and_weekday")}
     assert data_of("trigger", "lint", "fine") == {"items": []}
+    save(center, "twin", {"type": "cron", "cronExpression": "7 4 * * *"})
+    (one,) = data_of("trigger", "lint", "fine", code=1)["items"]
+    assert one["code"] == "same_slot"
+    assert one["message"].startswith("comes next in the same minute as 1 other task: ")
 
 
 def test_a_preview_obeys_window_and_calendar() -> None:
