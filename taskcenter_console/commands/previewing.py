@@ -71,15 +71,9 @@ def lint_all(task: str | None, out: Out) -> None:
 
     with common.open_center() as center:
         every = tasks.all_tasks(center)
-        chosen = [tasks.get(center, task)] if task is not None else every
-        others = [trigger for owner in every for trigger in owner.triggers]
+        chosen = tasks.get(center, task).id if task is not None else None
         calendars = center.schedule.calendars() if center.schedule is not None else None
-        found = [
-            (owner, trigger, problem)
-            for owner in chosen
-            for trigger in owner.triggers
-            for problem in service.preview(trigger, others, count=1, calendars=calendars).found.problems
-        ]
+        found = [one for one in service.findings(every, calendars) if chosen in (None, one[0].id)]
     if out.json:
         emit({
             "items": [

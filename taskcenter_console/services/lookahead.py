@@ -45,6 +45,7 @@ __all__ = [
     "Tested",
     "Why",
     "backtest",
+    "findings",
     "ledger",
     "limits_of",
     "preview",
@@ -444,6 +445,29 @@ def preview(
         field = "cronExpression" if trigger.type == "cron" else ""
         found = replace(found, problems=(*found.problems, Problem("same_slot", field, said, severity="warning")))
     return Previewed(trigger, found, same, quiet)
+
+
+def findings(tasks: Sequence[Task], calendars: Calendars | None = None) -> list[tuple[Task, Trigger, Problem]]:
+    """What is wrong or doubtful about the triggers of ``tasks``; tasks that all come next in the same minute too."""
+    now = utc_now()
+    found: list[tuple[Task, Trigger, Problem]] = []
+    together: dict[datetime, list[tuple[Task, Trigger]]] = {}
+    for task in tasks:
+        for trigger in task.triggers:
+            seen = look_at(trigger, now, 1, calendars)
+            found += [(task, trigger, problem) for problem in seen.problems]
+            if seen.slots and trigger.enabled:
+                minute = seen.slots[0].at.replace(second=0, microsecond=0)
+                together.setdefault(minute, []).append((task, trigger))
+    for minute, own in together.items():
+        count = len({task.id for task, _ in own}) - 1
+        if count:
+            said = (
+                f"comes next in the same minute as {count} other task{'s' if count != 1 else ''}: {minute.isoformat()}"
+            )
+            problem = Problem("same_slot", "", said, severity="warning")
+            found += [(task, trigger, problem) for task, trigger in own]
+    return found
 
 
 def _parsed(data: Mapping[str, Any]) -> Trigger:

@@ -60,7 +60,6 @@ RUN = {
     "confirm": True,
 }
 STEPS = {"payload": {"x": 1}, "options": {"skip": ["a"], "set": {"b": {"x": 1}}, "hold": ["b"]}, "confirm": True}
-WHY = {"reason": "no longer needed"}
 TASKS: list[Any] = [TASK, GRAPHED, SQL, HTTP]
 SEEDS: dict[str, list[Any]] = {
     "/api/tasks": TASKS,
@@ -68,12 +67,6 @@ SEEDS: dict[str, list[Any]] = {
     "/api/tasks/import": [{"tasks": [TASK, GRAPHED], "schemaVersion": 1}],
     "/api/tasks/{name}/run": [RUN, STEPS],
     "/api/tasks/{name}/plan": [{"payload": {"x": 1}}, {"options": STEPS["options"]}],
-    "/api/runs/{run_id}/cancel": [WHY],
-    "/api/runs/{run_id}/pause": [WHY],
-    "/api/runs/{run_id}/continue": [WHY],
-    "/api/runs/{run_id}/retry": [{"confirm": True}],
-    "/api/runs/{run_id}/resume": [{"confirm": True, "step": "a"}],
-    "/api/runs/{run_id}/priority": [{"priority": "low"}],
     "/api/composites/check": [COMPOSITE],
     "/api/composites/plan": [COMPOSITE],
 }
@@ -156,9 +149,9 @@ def holds(answer: Any) -> None:
             assert item["message"]
 
 
-def at(path: str, name: str) -> str:
-    """The address with each of its places filled."""
-    return re.sub(r"\{\w+\}", lambda _: name, path)
+def filled(path: str, value: str) -> str:
+    """The address with ``value`` for each of its parts that stand for something."""
+    return re.sub(r"\{\w+\}", lambda _: value, path)
 
 
 RELAXED = settings(
@@ -179,7 +172,7 @@ def test_any_body(client: TestClient, method: str, path: str) -> None:
         name=st.sampled_from(["known", "graphed", "fuzz", "nothing"]),
     )
     def send(body: Any, name: str) -> None:
-        holds(client.request(method, at(path, name), content=json.dumps(body).encode(), headers=JSON))
+        holds(client.request(method, filled(path, name), content=json.dumps(body).encode(), headers=JSON))
 
     send()
 
@@ -189,7 +182,7 @@ def test_any_bytes(client: TestClient, method: str, path: str) -> None:
     @RELAXED
     @given(raw=st.binary(max_size=60) | bent(SEEDS.get(path, [{}])).map(lambda body: json.dumps(body).encode()[:-1]))
     def send(raw: bytes) -> None:
-        holds(client.request(method, at(path, "known"), content=raw, headers=JSON))
+        holds(client.request(method, filled(path, "known"), content=raw, headers=JSON))
 
     send()
 
@@ -226,9 +219,8 @@ def test_any_address(client: TestClient, method: str, path: str, name: str, quer
     def sent(text: str) -> str:
         return quote(text.encode("utf-8", "surrogatepass"), safe="")
 
-    holds(
-        client.request(method, f"{at(path, sent(name))}?{'&'.join(f'{sent(k)}={sent(v)}' for k, v in query.items())}")
-    )
+    path = filled(path, sent(name))
+    holds(client.request(method, f"{path}?{'&'.join(f'{sent(k)}={sent(v)}' for k, v in query.items())}"))
 
 
 @RELAXED

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import ValidationFailed
@@ -363,6 +365,10 @@ def test_lint_lists_what_saved_triggers_may_not_have_meant(center: Center) -> No
     found = data_of("trigger", "lint", code=1)["items"]
     assert {(item["task"], item["code"]) for item in found} == {("odd", "every_minute"), ("odd", "day_and_weekday")}
     assert data_of("trigger", "lint", "fine") == {"items": []}
+    save(center, "twin", {"type": "cron", "cronExpression": "7 4 * * *"})
+    (one,) = data_of("trigger", "lint", "fine", code=1)["items"]
+    assert one["code"] == "same_slot"
+    assert one["message"].startswith("comes next in the same minute as 1 other task: ")
 
 
 def test_a_preview_obeys_window_and_calendar() -> None:
@@ -414,3 +420,58 @@ def test_refusals_over_rest_are_sentences(center: Center, path: str, params: Any
     assert answer.status_code == status, answer.text
     assert said in answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+ODD = st.sampled_from(
+    [
+        *(
+            "",
+            " ",
+            "now",
+            "0",
+            "-1",
+            "1e400",
+            "NaN",
+            "true",
+            "null",
+            "[]",
+            "😀",
+            "\u202e",
+            "a" * 300,
+            "%s",
+            "../x",
+            "limit=1",
+        ),
+        *("limit=1", "limit=999999", "task.task0=1", "task.=1", "tag.x=0", "+1d", "+999999999999d"),
+        *("9999-12-31T23:59:59Z", "one_shot"),
+        *("0001-01-01T00:00:00Z", "2027-03-01T00:00Z", "2027-03-01T00:00Z/2027-03-02T00:00Z", "23:00-01:00", "cron"),
+        *(
+            "* * * * *",
+            "0 0 30 2 *",
+            "interval",
+            "planned",
+            "after",
+            "task0",
+            "Europe/Berlin",
+            "Pacific/Apia",
+            "one_shot",
+        ),
+    ]
+)
+FIELDS = (
+    *("at", "trigger", "from", "to", "outage", "pause", "set", "seed", "runs", "days", "type", "cronExpression"),
+    *("intervalSeconds", "anchor", "runAt", "timezone", "startAt", "endAt", "calendar", "calendarRule", "count"),
+)
+
+
+@pytest.mark.parametrize("path", ["/api/tasks/task0/why", "/api/simulate", "/api/backtest", "/api/triggers/preview"])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=5))
+def test_no_question_is_a_defect(center: Center, path: str, query: dict[str, str]) -> None:
+    if center.store.find_task("task0") is None:
+        fleet(center)
+    own = {"simulate": FIELDS[2:9], "why": FIELDS[:2], "backtest": ("days",)}.get(path.rpartition("/")[2], FIELDS)
+    asked = {key: value for key, value in query.items() if key in own}
+    answer = api_client(center).get(path, params=asked)
+    assert answer.status_code in (200, 404, 422), answer.text
+    assert "Traceback" not in answer.text
