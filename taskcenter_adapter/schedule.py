@@ -494,7 +494,7 @@ class Schedule:
         while True:
             with self._store.reading() as connection:
                 request = connection.execute(
-                    sa.select(run_requests.c.ahead, run_requests.c.status, run_requests.c.run_id).where(
+                    sa.select(*(run_requests.c[n] for n in ("ahead", "status", "run_id", "request"))).where(
                         run_requests.c.trigger_id == trigger_id, run_requests.c.slot == slot
                     )
                 ).first()
@@ -508,6 +508,8 @@ class Schedule:
             if verdict is not None:
                 found = occurrence_of(dict(verdict))
                 if found.verdict.value in ("fired", "backfilled"):
+                    if request is not None and request.request.get("again") and request.run_id != run_id:
+                        return "it waits for its turn; another flow run is made for it then"
                     if request is None or request.run_id in (None, run_id) or not request.ahead:
                         return None
                 elif found.verdict.value != "superseded":

@@ -198,6 +198,11 @@ class Reader:
         held = self._standings(ids, task_rows)
         verdicts = self._verdicts(rows)
         planned = self._planned(ids, planned_until)
+        finished: dict[str, datetime] = {}
+        for row in ended:
+            if row["trigger_id"] and row["finished_at"]:
+                before = finished.get(row["trigger_id"], row["finished_at"])
+                finished[row["trigger_id"]] = max(before, row["finished_at"])
         states = [
             TriggerState(
                 trigger=(trigger := trigger_of(row)),
@@ -208,7 +213,7 @@ class Reader:
                 standing=held.get(("trigger", row["id"])) or standing_of(trigger, row["since"]),
                 verdicts=verdicts.get(row["id"], {}),
                 planned=tuple(planned.get(row["id"], ())),
-                last_finished=row["last_finished"],
+                last_finished=max(filter(None, (row["last_finished"], finished.get(row["id"]))), default=None),
             )
             for row in rows
             if row["task_id"] in task_rows

@@ -506,3 +506,45 @@ def test_a_run_that_is_given_up_before_it_is_made_never_is(sql_store: SqlStore, 
     assert schedule.wanted(slot) == []
     assert schedule.cancels() == []  # there is no flow run that could be cancelled
     assert len(schedule.withdrawn()) == 1  # but one may have been made, and is looked for by its key
+
+
+def test_the_run_made_ahead_of_a_slot_that_must_wait_is_told_no(sql_store: SqlStore, schedule: Schedule) -> None:
+    save(sql_store, a_trigger(overlap="buffer_all"))
+    tick(schedule, NOW)
+    schedule.refill(NOW, HORIZON)
+    made = make_all(schedule, NOW)
+    first = NOW + timedelta(seconds=30)
+    tick(schedule, first)
+    tick(schedule, first + MINUTE)  # the first is still active
+    assert schedule.gate(made[0], "r1", first) is None
+    assert "waits for its turn" in str(schedule.gate(made[1], "r1", first + MINUTE))
+    assert [run.id for run in sql_store.list_runs().items] == [made[0]]
+    assert [run_id for run_id, _ in schedule.cancels()] == [made[1]]
+    run = sql_store.get_run(made[0])
+    for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
+        run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
+        sql_store.record(Changes(runs=(run,)))
+    (item,) = schedule.wanted(first + MINUTE)
+    assert item.again
+    schedule.made([(item.request, "again")])
+    assert schedule.gate("again", "r1", first + MINUTE) is None
+    assert schedule.gate(made[1], "r1", first + MINUTE) is not None
+
+
+def test_an_interval_counts_from_the_end_of_the_run_that_has_just_ended(
+    sql_store: SqlStore, schedule: Schedule
+) -> None:
+    save(sql_store, a_trigger(type="interval", cron_expression=None, interval_seconds=60, counts_from="completion"))
+    slot = NOW + MINUTE
+    tick(schedule, slot)
+    (run_id,) = make_all(schedule, slot)
+    run = sql_store.get_run(run_id)
+    ended = slot + timedelta(seconds=90)
+    for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
+        run = run.model_copy(update={"status": status, "started_at": slot, "finished_at": ended})
+        sql_store.record(Changes(runs=(run,)))
+    tick(schedule, ended + timedelta(seconds=1))
+    assert len(schedule.ledger()) == 1
+    assert schedule.next_look() == ended + MINUTE
+    tick(schedule, ended + MINUTE)
+    assert [row.slot for row in schedule.ledger()] == [ended + MINUTE, slot]
