@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
 
 from deployments.publish import diff, publish
 from taskcenter.models import Task
+from taskcenter_console.scheduler.leader import Scheduler
 from taskcenter_console.services import tasks as task_service
 from tests.integration.conftest import LiveCenter
 
@@ -33,6 +36,15 @@ def changes(live: LiveCenter, task: Task) -> dict[str, Any]:
     assert found is not None
     [change] = diff([task], [{**found, "flow_name": task.task_type}])
     return dict(change.fields)
+
+
+@pytest.fixture
+def scheduler(live: LiveCenter) -> Iterator[None]:
+    """Makes the runs ahead, as the service does."""
+    running = Scheduler(live.settings)
+    running.start()
+    yield
+    running.stop()
 
 
 def scheduled(live: LiveCenter, task: Task, count: int) -> list[datetime]:
@@ -81,18 +93,21 @@ def test_a_changed_trigger_is_an_update_that_keeps_the_other_schedule(live: Live
     assert [s["slug"] for s in left] == [first.id]
 
 
+@pytest.mark.usefixtures("scheduler")
 def test_an_interval_keeps_its_phase(live: LiveCenter) -> None:
     task = make(live, {"type": "interval", "intervalSeconds": 900, "anchor": "2026-01-01T00:07:00Z"})
     for slot in scheduled(live, task, 3):
         assert (slot.minute % 15, slot.second) == (7, 0)
 
 
+@pytest.mark.usefixtures("scheduler")
 def test_a_one_shot_is_scheduled_once(live: LiveCenter) -> None:
     when = (datetime.now(UTC) + timedelta(minutes=30)).replace(microsecond=0)
     task = make(live, {"type": "one_shot", "runAt": when.isoformat()})
     assert scheduled(live, task, 1) == [when]
 
 
+@pytest.mark.usefixtures("scheduler")
 def test_pausing_takes_the_runs_ahead_away(live: LiveCenter) -> None:
     task = make(live, {"type": "interval", "intervalSeconds": 3600})
     assert scheduled(live, task, 1)
