@@ -409,3 +409,40 @@ def describe_connection(connection: Connection) -> str:
         f"name={c.name!r}, dialect={c.dialect!r}, host={c.host!r}, port={c.port!r}, database={c.database!r}, "
         f"user={c.user!r}, password={c.password!r}, options={dict(c.options)!r}"
     )
+
+
+CUT = {
+    "postgresql": "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() "
+    "and pid <> pg_backend_pid()",
+    "mysql": "select concat('kill ', id) from information_schema.processlist where db = database() "
+    "and id <> connection_id()",
+}
+
+
+@pytest.mark.parametrize(("left", "right"), [("postgresql", "mysql"), ("mysql", "postgresql")])
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_connection_that_breaks_in_the_middle(
+    left: str, right: str, side: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.task_types.data import transfer as module
+
+    source, target = make(left, "source"), make(right, "target")
+    run(source, SMALL, MANY[left].format(250_000))
+    run(target, SMALL, "insert into t values (-1, 'old', 1)")
+    broken = {"source": source, "target": target}[side]
+
+    class Cuts(module.Counter):
+        def add(self, rows: int, size: int) -> None:
+            if self.rows == 0:
+                for (command,) in query(broken, CUT[broken.dialect]):
+                    if broken.dialect == "mysql":
+                        run(broken, str(command))
+            super().add(rows, size)
+
+    monkeypatch.setattr(module, "Counter", Cuts)
+    # more than the sockets between can hold
+    wide = "select id + 0 as id, repeat('x', 39) as name, amount from t"
+    with pytest.raises(StepFailed, match="moving the query to t failed, the target is as it was") as caught:
+        transfer(source, target, tmp_path, {"sourceQuery": wide, "targetTable": "t", "mode": "replace"})
+    assert caught.value.error_type == "connection_lost"
+    assert rows_of(target) == [(-1, "old", 1.0)]

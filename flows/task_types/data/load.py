@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,8 +84,9 @@ def load(
             begin(target)
             return _fill(job, source, target, table, guard, counter, temp, verify, is_new=True)
         except BaseException:
-            target.run("ROLLBACK")
-            target.run(f"DROP TABLE IF EXISTS {qualified(table.schema, table.name, 'mysql')}")
+            with suppress(target.errors):  # a lost connection cannot clean up; its error is what counts
+                target.run("ROLLBACK")
+                target.run(f"DROP TABLE IF EXISTS {qualified(table.schema, table.name, 'mysql')}")
             raise
     begin(target)
     table = existing or _create(job, source, target)

@@ -121,7 +121,7 @@ class _PipeWriter:
         try:
             self.rows = self._side.run(self._sql)
         except Exception as error:  # handed to the thread that writes
-            self._error = error
+            self._error = error if isinstance(error, self._side.errors) else _lost(error)
         finally:
             os.close(self._keep)  # from here on nobody reads: a writer that waits for room is told so
 
@@ -189,6 +189,15 @@ def _mysql(side: Side, table: str, fields: Sequence[Field], temp: Path) -> Itera
         _check_warnings(side)
     finally:
         pipe.unlink(missing_ok=True)
+
+
+def _lost(error: Exception) -> Exception:
+    """PyMySQL stumbles over its own closed socket when the connection breaks within LOAD DATA."""
+    from pymysql.err import OperationalError
+
+    if isinstance(error, AttributeError):
+        return OperationalError(2013, "Lost connection to MySQL server during query")
+    return error
 
 
 def _check_warnings(side: Side) -> None:

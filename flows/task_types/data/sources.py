@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,11 +66,19 @@ def tuples(side: Side, sql: str) -> Iterator[list[tuple[Any, ...]]]:
         cursor = side.driver.cursor(SSCursor)
     else:
         cursor = side.driver.cursor()
-    with closing(cursor):
+    done = False
+    try:
         cursor.execute(sql)
-        size = _FETCH
-        while rows := cursor.fetchmany(size):
+        while rows := cursor.fetchmany(_FETCH):
             yield rows
+        done = True
+    finally:
+        if not done and side.dialect == "mysql":
+            # closing an unbuffered cursor reads all that is still to come: the server is told to stop first
+            with suppress(Exception):
+                side.stop()
+        with suppress(Exception):  # a lost connection: what it said first counts
+            cursor.close()
 
 
 def _mysql(side: Side, sql: str) -> Iterator[Chunk]:
