@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from taskcenter.errors import NotFound
 from taskcenter.models import AuditEntry, MisfirePolicy, OutboxEvent, Trigger
+from taskcenter.scheduling.admission import BY_PERSON
 from taskcenter.scheduling.ahead import plan_ahead
 from taskcenter.scheduling.calendars import Calendar, Calendars
 from taskcenter.scheduling.decisions import Decisions, RunRequest
@@ -329,7 +330,8 @@ class Schedule:
     def wanted(self, now: datetime, limit: int = 200) -> list[Wanted]:
         """Requests without a flow run, in the order of their time.
 
-        Left out are those that wait for their turn, and further attempts while the scheduler or their task is held.
+        Left out are those that wait for their turn, and those that no person asked for while the scheduler or their
+        task is held.
         """
         row = run_requests.c
         query = (
@@ -343,16 +345,16 @@ class Schedule:
             found = [
                 Wanted(request_of(data), slug, bool(data.get("again"))) for data, slug in connection.execute(query)
             ]
-            retries = {item.request.task_id for item in found if item.request.attempt > 1}
-            holds = Reader(connection).standings(retries) if retries else {}
-            found = [
-                item
-                for item in found
-                if item.request.attempt == 1 or held_by((*holds[item.request.task_id], Standing()), now) is None
-            ]
+            found = self._not_held(connection, found, now)
             serial = [item.request for item in found if item.request.serial]
             open_runs = list(Reader(connection).open_runs({request.task_id for request in serial})) if serial else []
         return [item for item in found if not item.request.serial or _its_turn(item.request, open_runs)]
+
+    def _not_held(self, connection: Connection, items: Sequence[Wanted], now: datetime) -> list[Wanted]:
+        waits = {item.request.task_id for item in items if item.request.origin not in BY_PERSON}
+        holds = Reader(connection).standings(waits) if waits else {}
+        held = {task_id for task_id, own in holds.items() if held_by((*own, Standing()), now) is not None}
+        return [item for item in items if item.request.origin in BY_PERSON or item.request.task_id not in held]
 
     def made(self, pairs: Sequence[tuple[RunRequest, str]]) -> None:
         """Flow runs exist for these requests. Those whose slot has its verdict are queued runs of ours."""

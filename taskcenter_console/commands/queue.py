@@ -39,7 +39,9 @@ def list_queue(out: Out) -> None:
 
 @queue.command()
 @click.argument("run_id", metavar="RUN")
-@click.option("--to", type=click.Choice(["high", "normal", "low"]), default="high", show_default=True)
+@click.option(
+    "--to", type=click.Choice(["high", "normal", "low"]), default="high", show_default=True, help="Its new priority."
+)
 @output
 def bump(run_id: str, to: str, out: Out) -> None:
     """Give a run that waits another priority."""

@@ -548,3 +548,21 @@ def test_an_interval_counts_from_the_end_of_the_run_that_has_just_ended(
     assert schedule.next_look() == ended + MINUTE
     tick(schedule, ended + MINUTE)
     assert [row.slot for row in schedule.ledger()] == [ended + MINUTE, slot]
+
+
+def test_a_run_that_waits_for_its_turn_waits_for_the_end_of_a_pause_too(
+    sql_store: SqlStore, schedule: Schedule
+) -> None:
+    save(sql_store, a_trigger(overlap="buffer_all"))
+    first = NOW + timedelta(seconds=30)
+    tick(schedule, first)
+    (run_id,) = make_all(schedule, first)
+    tick(schedule, first + MINUTE)
+    schedule.hold(Hold(Mode.PAUSED, first + MINUTE), first + MINUTE)
+    run = sql_store.get_run(run_id)
+    for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
+        run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
+        sql_store.record(Changes(runs=(run,)))
+    assert schedule.wanted(first + MINUTE) == []
+    schedule.hold(None, first + MINUTE)
+    assert len(schedule.wanted(first + MINUTE)) == 1
