@@ -156,6 +156,8 @@ class Writer:
             if run is None:
                 continue
             self._note_cancel(run, "it waits for its turn", request.created_at)
+            told = slot_ledger.c.run_id == run
+            self._connection.execute(sa.update(slot_ledger).where(told).values(run_id=request.key))
             again = replace(request, run_id=None)
             self._connection.execute(
                 sa.update(run_requests)

@@ -94,8 +94,10 @@ def _as_it_was(ts: TriggerState, rows: Sequence[Occurrence]) -> TriggerState:
     trigger = ts.trigger
     if trigger.type == "after":  # its requests are among the facts
         return replace(ts, trigger=trigger.model_copy(update={"task_ids": ()}))
-    if trigger.counts_from == "completion":  # of the end that it counts from now nothing was known then
-        ts = replace(ts, last_finished=None)
+    if trigger.counts_from == "completion" and rows:
+        # Of the end that it counts from now nothing was known then: its first slot says from where it counted.
+        first = trigger.model_copy(update={"anchor": min(row.slot for row in rows)})
+        return replace(ts, trigger=first, last_finished=None)
     own = [row for row in rows if row.reason.code is not SlotReasonCode.TRIGGER_DISABLED]
     if trigger.type == "one_shot" and own:
         was = {"enabled": True, "run_at": min(row.slot for row in own)}

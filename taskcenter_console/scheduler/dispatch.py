@@ -19,7 +19,7 @@ from taskcenter.errors import NotFound, Refused
 from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.status import Origin, Priority
 from taskcenter_adapter.gateway import Gateway
-from taskcenter_adapter.mapping import tags_for
+from taskcenter_adapter.mapping import SKIPPED, tags_for
 from taskcenter_adapter.schedule import Schedule, Wanted
 
 __all__ = ["Dispatcher", "idempotency_key"]
@@ -174,7 +174,7 @@ class Dispatcher:
             kind = states.get(run_id, {}).get("state_type")
             try:
                 if kind in ("SCHEDULED", "PENDING"):
-                    self.gateway.set_run_state(run_id, "CANCELLED", "Cancelled", reason)
+                    self.gateway.set_run_state(run_id, "CANCELLED", SKIPPED, reason)
                 elif kind == "RUNNING":
                     self.gateway.set_run_state(run_id, "CANCELLING", "Cancelling", reason)
             except (NotFound, Refused) as error:

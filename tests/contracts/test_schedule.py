@@ -526,7 +526,9 @@ def test_the_run_made_ahead_of_a_slot_that_must_wait_is_told_no(sql_store: SqlSt
         sql_store.record(Changes(runs=(run,)))
     (item,) = schedule.wanted(first + MINUTE)
     assert item.again
+    assert schedule.ledger()[0].run_id == item.request.key
     schedule.made([(item.request, "again")])
+    assert schedule.ledger()[0].run_id == "again"
     assert schedule.gate("again", "r1", first + MINUTE) is None
     assert schedule.gate(made[1], "r1", first + MINUTE) is not None
 
