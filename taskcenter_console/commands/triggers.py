@@ -50,8 +50,6 @@ def sentence(trigger: Any) -> str:
             text = "when the service starts"
         case _:
             text = describe(made)
-            if made.counts_from == "completion":
-                text += " after the end of its last run"
     if not made.enabled:
         return f"{text} (off)"
     if made.paused_reason or made.paused_until:

@@ -223,7 +223,7 @@ def test_triggers_of_every_type_on_the_command_line(run: Any, center: Center) ->
     assert types == ["cron", "cron", "interval", "interval", "one_shot", "planned", "startup", "after", "ad_hoc"]
     assert len(token) == 32
     listed = run("trigger", "list", "job")
-    for words in ("Europe/Berlin", "after the end of its last run", "2 planned times", "when the service starts",
+    for words in ("Europe/Berlin", "after the end of the run before", "2 planned times", "when the service starts",
                   "after runs of 1 task (done)", "by its token"):  # fmt: skip
         assert words in listed
     assert "by its token" in run("task", "show", "job")
