@@ -32,8 +32,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two halves side by side: most of the integration tests wait for servers.
 test: lint
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest tests/integration > .integration.log 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/integration; others=$$?; \
+	wait $$half; integration=$$?; cat .integration.log; \
+	exit $$(( others || integration ))
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.composite
