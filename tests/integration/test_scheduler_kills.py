@@ -80,6 +80,13 @@ class Services:
         return {(trigger_id, at) for run_id, trigger_id, at in rows if run_id not in but}
 
 
+class Clock:
+    """Definitions were written at the first simulated instant."""
+
+    def now(self) -> datetime:
+        return START
+
+
 POLICIES = ("fire_now", "fire_all", "skip")
 
 
@@ -102,11 +109,6 @@ def _triggers(store: SqlStore) -> list[Trigger]:
 def test_killed_twenty_times_in_five_hours_of_minute_triggers(database: str, tmp_path: Path) -> None:
     engine = make_engine(database)
     upgrade(engine)
-
-    class Clock:
-        def now(self) -> datetime:
-            return START
-
     store = SqlStore(engine, clock=Clock())
     triggers = _triggers(store)
     services = Services(database, tmp_path)
@@ -156,7 +158,7 @@ def _is_made(row: Occurrence) -> bool:
 def test_a_standby_takes_over_and_nothing_doubles(database: str, tmp_path: Path) -> None:
     engine = make_engine(database)
     upgrade(engine)
-    store = SqlStore(engine)
+    store = SqlStore(engine, clock=Clock())
     trigger = Trigger(id="r0", type="interval", interval_seconds=60, anchor=START, misfire_policy="fire_all",
                       overlap="allow")  # fmt: skip
     store.save_task(Task(id="t0", name="t0", task_type="shell", triggers=(trigger,)))
