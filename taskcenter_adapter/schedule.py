@@ -453,6 +453,14 @@ class Schedule:
         with self._store.reading() as connection:
             return [(run_id, reason) for run_id, reason in connection.execute(query)]
 
+    def known_runs(self, run_ids: Collection[str]) -> set[str]:
+        """Those that are runs of ours; the others were made ahead and got no verdict that lets them start."""
+        with self._store.reading() as connection:
+            found: set[str] = set()
+            for some in chunks(run_ids):
+                found.update(connection.execute(sa.select(task_runs.c.id).where(task_runs.c.id.in_(some))).scalars())
+        return found
+
     def cancelled(self, run_ids: Collection[str]) -> None:
         def work(connection: Connection) -> None:
             for some in chunks(run_ids):

@@ -120,6 +120,9 @@ def _durations(
     ends: dict[str, list[datetime]] = defaultdict(list)
     for run in runs:
         if run.trigger_id and run.slot and run.started_at and run.finished_at and run.origin in _OWN:
+            row = rows.get((run.trigger_id, run.slot))
+            if row is not None and row.run_id and row.run_id not in (run.id, run.root_run_id):
+                continue  # it was made ahead and had to make way: the ledger names the slot's run
             attempts[run.trigger_id, run.slot].append(run)
     ended = {key: max(run.finished_at for run in own if run.finished_at) for key, own in attempts.items()}
     for (trigger_id, _), end in ended.items():

@@ -170,9 +170,12 @@ class Dispatcher:
         if not rows:
             return 0
         states = self.gateway.runs_by_id([run_id for run_id, _ in rows])
+        known = self.schedule.known_runs([run_id for run_id, _ in rows])
         for run_id, reason in rows:
             kind = states.get(run_id, {}).get("state_type")
             try:
+                if kind != "SCHEDULED" and run_id not in known:
+                    continue  # a worker has it: it asks the gate, and is told no
                 if kind in ("SCHEDULED", "PENDING"):
                     self.gateway.set_run_state(run_id, "CANCELLED", SKIPPED, reason)
                 elif kind == "RUNNING":

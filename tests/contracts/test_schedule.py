@@ -520,6 +520,7 @@ def test_the_run_made_ahead_of_a_slot_that_must_wait_is_told_no(sql_store: SqlSt
     assert "waits for its turn" in str(schedule.gate(made[1], "r1", first + MINUTE))
     assert [run.id for run in sql_store.list_runs().items] == [made[0]]
     assert [run_id for run_id, _ in schedule.cancels()] == [made[1]]
+    assert schedule.known_runs(made) == {made[0]}
     run = sql_store.get_run(made[0])
     for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
         run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
