@@ -86,7 +86,7 @@ def assert_lost(live: LiveCenter, run_id: str, bench: Bench) -> None:
 
 def test_a_run_has_a_lease_as_long_as_it_runs(live_center: LiveCenter, worker: Callable[[], Bench]) -> None:
     live, bench = live_center, worker()
-    graph = {"steps": [{"stepKey": "nap", "taskType": "wait", "payload": {"seconds": 7}}], "edges": []}
+    graph = {"steps": [{"stepKey": "nap", "taskType": "wait", "payload": {"seconds": 13}}], "edges": []}
     run_id = start(live, graph=graph)
     [held] = wait(lambda: lease(live, run_id), 20, bench.tail)
     assert (held.name, held.here, held.dead) == (run_id, True, False)
