@@ -22,7 +22,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from deployments.publish import publish
 from taskcenter.clock import utc_now
 from taskcenter.models import Task, Trigger
 from taskcenter.settings import Settings
@@ -35,6 +34,7 @@ from taskcenter_adapter.processes import free_port, start, wait_until
 from taskcenter_adapter.runtime import clear_state, write_state
 from taskcenter_console.scheduler.leader import Scheduler
 from taskcenter_console.services.center import Center
+from taskcenter_console.services.deploy import deploy
 
 MINUTE = timedelta(minutes=1)
 
@@ -86,7 +86,7 @@ def make_tasks(center: Center, count: int) -> None:
         )
         for number in range(count)
     ]
-    publish(center.gateway, tasks, everything=True)
+    deploy(center, tasks, everything=True)
 
 
 def flow_runs(gateway: Gateway) -> list[dict[str, Any]]:

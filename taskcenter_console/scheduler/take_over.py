@@ -38,15 +38,16 @@ class TakeOver:
         """One pass; gives Prefect's deployments as they stand."""
         deployments = self._center.gateway.deployments_with_flow(MANAGED_TAG)
         self.schedules(deployments)
-        self._paused(deployments)
+        self._paused(deployments, self._tasks())
         return deployments
 
     def schedules(self, deployments: Sequence[Mapping[str, Any]]) -> None:
         published = self._center.need_schedule().published()
+        tasks = self._tasks() if published else {}
         again: list[Task] = []
         for deployment in deployments:
             there = {s.get("slug"): s for s in deployment.get("schedules") or []}
-            task = self._task(deployment) if published else None
+            task = tasks.get(_named(deployment))
             if task is None or not any(trigger.id in published for trigger in task.triggers):
                 continue
             found = {
@@ -64,12 +65,12 @@ class TakeOver:
         if again:
             deploy(self._center, again)
 
-    def _paused(self, deployments: Sequence[Mapping[str, Any]]) -> None:
+    def _paused(self, deployments: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> None:
         """A deployment that is paused or resumed in Prefect is its task. Twice seen: no change of ours on its way."""
         before, self._otherwise = self._otherwise, {}
         for deployment in deployments:
             key, paused = str(deployment["id"]), bool(deployment.get("paused"))
-            task = self._task(deployment)
+            task = tasks.get(_named(deployment))
             if task is None or paused == (task.status is not TaskStatus.ACTIVE):
                 continue
             if before.get(key) is paused:
@@ -77,8 +78,10 @@ class TakeOver:
             else:
                 self._otherwise[key] = paused
 
-    def _task(self, deployment: Mapping[str, Any]) -> Task | None:
-        return self._center.store.find_task(str((deployment.get("parameters") or {}).get("task") or deployment["name"]))
+    def _tasks(self) -> dict[str, Task]:
+        """Every task by slug and by id, read at once: asking for each of a thousand would take seconds."""
+        found = task_service.all_tasks(self._center)
+        return {**{task.id: task for task in found}, **{task.slug: task for task in found}}
 
     def _save(self, task: Task, data: Mapping[str, Any], said: str) -> None:
         try:
@@ -88,6 +91,10 @@ class TakeOver:
             # What Prefect takes and we do not (an impossible cron): the definition stands, and is written there again.
             _LOG.warning("a change in Prefect of %s cannot be taken over (%s): %s", task.slug, said, error.message)
             deploy(self._center, [task])
+
+
+def _named(deployment: Mapping[str, Any]) -> str:
+    return str((deployment.get("parameters") or {}).get("task") or deployment["name"])
 
 
 def _taken(trigger: Trigger, there: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
