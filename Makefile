@@ -32,12 +32,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two halves side by side: most of the integration tests wait for servers.
+# Two halves side by side: those with servers mostly wait, the others give way to them.
 test: lint
-	@$(BIN)/python -m pytest tests/integration > .integration.log 2>&1 & half=$$!; \
-	$(BIN)/python -m pytest --ignore=tests/integration; others=$$?; \
-	wait $$half; integration=$$?; cat .integration.log; \
-	exit $$(( others || integration ))
+	@nice -n 10 $(BIN)/python -m pytest tests/fundamentals tests/unit tests/properties tests/contracts > .others.log 2>&1 & \
+	half=$$!; \
+	$(BIN)/python -m pytest tests/integration tests/acceptance; servers=$$?; \
+	wait $$half; others=$$?; cat .others.log; \
+	exit $$(( others || servers ))
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.composite

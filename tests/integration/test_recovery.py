@@ -96,7 +96,7 @@ def test_a_run_has_a_lease_as_long_as_it_runs(live_center: LiveCenter, worker: C
     assert (known.facts["limit"], known.facts["pool"], run_id in known.facts["runs"]) == (4, "taskcenter", True)
     assert run_service.wait(live.center, run_id, timeout=30).status is RunStatus.SUCCESS
     wait(lambda: not lease(live, run_id), 10)
-    bench.worker.stop()
+    bench.worker.stop(60)
     assert [w for w in leases_of(live).workers() if w.holder == held.holder] == []
 
 

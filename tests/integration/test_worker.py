@@ -247,6 +247,6 @@ def test_stopping_the_worker_ends_its_runs_in_order(own: Callable[..., Bench]) -
     )
     pid = bench.file("asleep.json")
     bench.worker.process.send_signal(signal.SIGTERM)
-    assert bench.worker.process.wait(20) == 0, bench.tail()
+    assert bench.worker.process.wait(60) == 0, bench.tail()
     assert not lives(pid)
     assert bench.until(run, *TERMINAL)["type"] == "CRASHED"
