@@ -107,7 +107,7 @@ def dispatch(count: int, minutes: int) -> None:
         scheduler = Scheduler(center.settings)
         cpu = time.process_time()
         scheduler.start()
-        while not schedule.load(utc_now()).triggers or len(schedule.wanted(utc_now(), 10_000)) > count:
+        while not schedule.load(utc_now()).triggers or len(schedule.requests.wanted(utc_now(), 10_000)) > count:
             time.sleep(0.5)
         first = utc_now().replace(second=0, microsecond=0) + 2 * MINUTE
         last = first + (minutes - 1) * MINUTE

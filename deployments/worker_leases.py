@@ -13,7 +13,8 @@ from uuid import UUID
 from taskcenter.clock import utc_now
 from taskcenter.errors import TaskCenterError
 from taskcenter.settings import Settings
-from taskcenter_adapter.run_leases import RENEW_SECONDS, RunLeases, holder_of, this_machine
+from taskcenter_adapter.leases import holder_of, this_machine
+from taskcenter_adapter.run_leases import RENEW_SECONDS, RunLeases
 from taskcenter_adapter.runtime import database_url
 from taskcenter_adapter.store import open_store
 from taskcenter_adapter.store_sql import SqlStore

@@ -7,81 +7,23 @@ and only one can, may close the run. A worker keeps a lease of its own too, with
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from .orphans import process_started, worker_lives
+from .leases import LEFT, Lease
+from .orphans import process_started
 from .schedule_tables import leases
 from .store_sql import SqlStore
 
-__all__ = ["LEASE", "RENEW_SECONDS", "Held", "RunLeases", "holder_of", "this_machine"]
+__all__ = ["LEASE", "RENEW_SECONDS", "RunLeases"]
 
 LEASE: Final = timedelta(seconds=30)
 RENEW_SECONDS: Final = 5.0
 _RUN: Final = "run:"
 _WORKER: Final = "worker:"
-_LEFT: Final = "left by "
-
-
-def this_machine() -> dict[str, str]:
-    """Host and boot: a process number means something only there, and only until the next boot."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        boot = ""
-    return {"host": socket.gethostname(), "boot": boot}
-
-
-def holder_of(pid: int | None = None) -> str:
-    """``host/pid@start`` of a worker."""
-    number = pid or os.getpid()
-    return f"{socket.gethostname()}/{number}@{process_started(number)}"
-
-
-@dataclass(frozen=True)
-class Held:
-    """One lease. ``name`` is the run's id, or the worker's holder."""
-
-    name: str
-    holder: str
-    epoch: int
-    until: datetime
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def left(self) -> bool:
-        """Whether its worker lives and has done with it."""
-        return self.holder.startswith(_LEFT)
-
-    @property
-    def here(self) -> bool:
-        """Whether its worker is, or was, a process of this machine."""
-        return bool(self.facts.get("host") == socket.gethostname())
-
-    @property
-    def dead(self) -> bool:
-        """Whether its worker is known to be gone: another boot of this machine, or no such process."""
-        if not self.here:
-            return self.left
-        if self.left:
-            return True
-        rebooted = self.facts.get("boot") != this_machine()["boot"]
-        return rebooted or not worker_lives(self.holder.partition("/")[2])
-
-    @property
-    def pid(self) -> int | None:
-        """The run's own process, while that lives on this machine."""
-        number, began = self.facts.get("runPid"), self.facts.get("runStarted")
-        if not self.here or number is None or not worker_lives(f"{number}@{began}"):
-            return None
-        return int(number)
 
 
 class RunLeases:
@@ -135,13 +77,13 @@ class RunLeases:
     def leave(self, run_id: str, holder: str, now: datetime) -> None:
         """The worker has done with a run and does not know whether Prefect took its end: whoever rescues looks."""
         mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
-        values = {"holder": f"{_LEFT}{holder}", "until": now}
+        values = {"holder": f"{LEFT}{holder}", "until": now}
         self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), values))
 
-    def runs(self) -> list[Held]:
+    def runs(self) -> list[Lease]:
         return self._all(_RUN)
 
-    def drop(self, held: Held) -> bool:
+    def drop(self, held: Lease) -> bool:
         """Take a run from its worker, unless that renewed or ended meanwhile; True for one caller only."""
         same = (leases.c.name == _RUN + held.name) & (leases.c.epoch == held.epoch) & (leases.c.until == held.until)
         done = self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(same)).rowcount)
@@ -163,7 +105,7 @@ class RunLeases:
         mine = leases.c.name == _WORKER + holder
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
 
-    def workers(self) -> list[Held]:
+    def workers(self) -> list[Lease]:
         return self._all(_WORKER)
 
     def forget_workers(self, before: datetime) -> None:
@@ -171,11 +113,11 @@ class RunLeases:
         old = leases.c.name.startswith(_WORKER) & (leases.c.until < before)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(old)))
 
-    def _all(self, kind: str) -> list[Held]:
+    def _all(self, kind: str) -> list[Lease]:
         query = sa.select(leases).where(leases.c.name.startswith(kind)).order_by(leases.c.name)
         with self._store.reading() as connection:
             rows = connection.execute(query).mappings().all()
         return [
-            Held(row["name"].removeprefix(kind), row["holder"], row["epoch"], row["until"], row["facts"] or {})
+            Lease(row["name"].removeprefix(kind), row["holder"], row["epoch"], row["until"], row["facts"] or {})
             for row in rows
         ]

@@ -215,7 +215,7 @@ def _ask_gate(store: Store, flow_run: FlowRun) -> None:
         return
     if origin != Origin.SCHEDULER and not (origin is None and flow_run.auto_scheduled):
         return
-    said = schedule.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
+    said = schedule.requests.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
     if said is not None:
         raise NotNow(said)
 

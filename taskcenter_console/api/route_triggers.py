@@ -156,7 +156,7 @@ def resume_scheduler(center: CenterOf, body: ResumeBody | None = None) -> Schedu
 @router.get("/calendars")
 def list_calendars(center: CenterOf) -> list[Json]:
     """Every calendar."""
-    return [item.to_json() for item in center.need_schedule().calendars()]
+    return [item.to_json() for item in center.need_schedule().calendars.all()]
 
 
 @router.put("/calendars/{name}", responses=documented(422))

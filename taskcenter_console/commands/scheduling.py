@@ -113,7 +113,7 @@ def calendar() -> None:
 def list_calendars(out: Out) -> None:
     """List the calendars."""
     with common.open_center() as center:
-        found = list(center.need_schedule().calendars())
+        found = list(center.need_schedule().calendars.all())
     if out.json:
         emit({"items": [item.to_json() for item in found]})
     elif out.quiet:
@@ -155,7 +155,7 @@ def set_calendar(file: str, name: str | None, out: Out) -> None:
 def show(name: str, out: Out) -> None:
     """Show a calendar as JSON."""
     with common.open_center() as center:
-        found = next((item for item in center.need_schedule().calendars() if item.name == name), None)
+        found = next((item for item in center.need_schedule().calendars.all() if item.name == name), None)
     if found is None:
         raise NotFound(f"there is no calendar {name!r}", name=name)
     if out.quiet:

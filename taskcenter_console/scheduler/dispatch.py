@@ -20,7 +20,7 @@ from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.status import Origin, Priority
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import SKIPPED, tags_for
-from taskcenter_adapter.schedule import Schedule, Wanted
+from taskcenter_adapter.schedule_requests import Requests, Wanted
 
 __all__ = ["Dispatcher", "idempotency_key"]
 
@@ -48,7 +48,7 @@ class _Deployment:
 class Dispatcher:
     """Between the tables and one Prefect server."""
 
-    schedule: Schedule
+    requests: Requests
     gateway: Gateway
     _known: dict[str, _Deployment] = field(default_factory=dict)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "dispatch"))
@@ -74,14 +74,14 @@ class Dispatcher:
     def step(self, now: datetime) -> int:
         """One pass; how much it did."""
         did = sum(self._try(part) for part in (self._take_back, self._cancel, lambda: self._move_retries(now)))
-        wanted = self.schedule.wanted(now, _BATCH)
+        wanted = self.requests.wanted(now, _BATCH)
         if not wanted:
             return did
         if any(item.slug not in self._known for item in wanted):
             self.look()
         made = self._pool.map(self._make, wanted)
         pairs = [(item.request, run_id) for item, run_id in zip(wanted, made, strict=True) if run_id is not None]
-        self.schedule.made(pairs)
+        self.requests.made(pairs)
         return did + len(pairs)
 
     def _try(self, part: Callable[[], int]) -> int:
@@ -139,18 +139,18 @@ class Dispatcher:
 
     def _move_retries(self, now: datetime) -> int:
         """Attempts that wait while something is paused do not start, and go on when it is resumed."""
-        moves = self.schedule.retries_to_move(now)
+        moves = self.requests.retries_to_move(now)
         for key, run_id, at in moves:
             try:
                 details = {"scheduled_time": at.isoformat()}
                 self.gateway.set_run_state(run_id, "SCHEDULED", "AwaitingRetry", details=details)
             except (NotFound, Refused) as error:
                 _LOG.warning("the attempt %s could not be moved: %s", run_id, error.message)
-            self.schedule.moved(key, at)
+            self.requests.moved(key, at)
         return len(moves)
 
     def _take_back(self) -> int:
-        rows = self.schedule.withdrawn(_BATCH)
+        rows = self.requests.withdrawn(_BATCH)
         if not rows:
             return 0
         if any(item.slug not in self._known for item, _ in rows):
@@ -162,15 +162,15 @@ class Dispatcher:
         # One that a worker has taken asks the gate, and is told no.
         there = [run_id for run_id, run in states.items() if run.get("state_type") == "SCHEDULED"]
         list(self._pool.map(self.gateway.delete_run, there))
-        self.schedule.taken_back([item.request.key for item, _ in rows])
+        self.requests.taken_back([item.request.key for item, _ in rows])
         return len(rows)
 
     def _cancel(self) -> int:
-        rows = self.schedule.cancels()
+        rows = self.requests.cancels()
         if not rows:
             return 0
         states = self.gateway.runs_by_id([run_id for run_id, _ in rows])
-        known = self.schedule.known_runs([run_id for run_id, _ in rows])
+        known = self.requests.known_runs([run_id for run_id, _ in rows])
         for run_id, reason in rows:
             kind = states.get(run_id, {}).get("state_type")
             try:
@@ -182,5 +182,5 @@ class Dispatcher:
                     self.gateway.set_run_state(run_id, "CANCELLING", "Cancelling", reason)
             except (NotFound, Refused) as error:
                 _LOG.warning("run %s could not be cancelled: %s", run_id, error.message)
-        self.schedule.cancelled([run_id for run_id, _ in rows])
+        self.requests.cancelled([run_id for run_id, _ in rows])
         return len(rows)

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import TaskCenterError
-from taskcenter.models import new_id
 from taskcenter.scheduling.state import Firing, Horizon
 from taskcenter.settings import Settings
-from taskcenter_adapter.schedule import DEFAULT_HORIZON, Lease, LostLease, Schedule
+from taskcenter_adapter.leases import Lease, LostLease, holder_of, this_machine
+from taskcenter_adapter.schedule import DEFAULT_HORIZON, Schedule
 
 from ..services.center import Center
 from .dispatch import Dispatcher
@@ -59,7 +57,7 @@ class Scheduler:
         self._open_center = open_center
         self._now = now
         self._horizon = horizon
-        self.holder = f"{socket.gethostname()}:{os.getpid()}:{new_id()[:8]}"
+        self.holder = holder_of()
         self._stopping = threading.Event()
         self._work = threading.Event()
         self._leads = threading.Event()
@@ -137,12 +135,12 @@ class Scheduler:
         finally:
             self._leads.clear()
             if lease is not None:
-                schedule.give_up_lease(lease)
+                schedule.lead.give_up(lease)
 
     def _take(self, schedule: Schedule, lease: Lease | None, now: datetime) -> Lease | None:
-        facts: dict[str, Any] = {"pid": os.getpid(), "machine": _machine(), "tickedAt": now.isoformat()}
+        facts: dict[str, Any] = {**this_machine(), "pid": os.getpid(), "tickedAt": now.isoformat()}
         # The lease counts real time, whatever clock the slots have.
-        taken = schedule.take_lease(self.holder, utc_now(), self._lease, facts=facts, gone=_gone)
+        taken = schedule.lead.take(self.holder, utc_now(), self._lease, facts=facts)
         if taken is None:
             self._leads.clear()
         elif lease is None:
@@ -177,7 +175,7 @@ class Scheduler:
     # the hand --------------------------------------------------------------------------------------
 
     def _hand(self, center: Center) -> None:
-        dispatcher = Dispatcher(center.need_schedule(), center.gateway)
+        dispatcher = Dispatcher(center.need_schedule().requests, center.gateway)
         taken = TakeOver(center)
         prefect = 0.0
         try:
@@ -195,26 +193,3 @@ class Scheduler:
                     self._work.wait(0.5)
         finally:
             dispatcher.close()
-
-
-def _machine() -> str:
-    """This boot of this machine and its process numbers: where one of them can be asked whether it lives."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _gone(facts: Mapping[str, Any]) -> bool:
-    """Whether the holder of a lease was a process of this machine that is not there any more."""
-    pid = facts.get("pid")
-    if not isinstance(pid, int) or not facts.get("machine") or facts["machine"] != _machine():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

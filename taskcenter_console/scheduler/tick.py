@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from taskcenter.scheduling.decide import decide
-from taskcenter_adapter.schedule import Lease, Schedule, Stale
+from taskcenter_adapter.leases import Lease
+from taskcenter_adapter.schedule import Schedule, Stale
 
 __all__ = ["Ticked", "tick"]
 

@@ -41,13 +41,13 @@ def import_ics(center: Center, name: str, text: str, caller: Caller) -> Calendar
 
 def _save(center: Center, calendar: Calendar, caller: Caller) -> Calendar:
     schedule = center.need_schedule()
-    problems = check_calendar(calendar, schedule.calendars())
+    problems = check_calendar(calendar, schedule.calendars.all())
     if problems:
         raise ValidationFailed(f"the calendar {calendar.name!r}", problems)
     entry = caller.entry(
         "calendar_saved", object=f"calendar {calendar.name}", message=f"the calendar {calendar.name} was saved"
     )
-    schedule.put_calendar(calendar, utc_now(), audit=(entry,))
+    schedule.calendars.put(calendar, utc_now(), audit=(entry,))
     return calendar
 
 
@@ -55,10 +55,10 @@ def remove(center: Center, name: str, caller: Caller) -> None:
     users = [f"task {t.slug}" for t in task_service.all_tasks(center) if any(r.calendar == name for r in t.triggers)]
     users += [
         f"calendar {item.name}"
-        for item in center.need_schedule().calendars()
+        for item in center.need_schedule().calendars.all()
         if any(rule.calendar == name for rule in (*item.include, *item.exclude))
     ]
     if users:
         raise Refused(f"the calendar {name} is used by {', '.join(users[:10])}: change that first")
     entry = caller.entry("calendar_removed", object=f"calendar {name}", message=f"the calendar {name} was removed")
-    center.need_schedule().delete_calendar(name, utc_now(), audit=(entry,))
+    center.need_schedule().calendars.delete(name, utc_now(), audit=(entry,))

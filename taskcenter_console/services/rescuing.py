@@ -16,8 +16,9 @@ from taskcenter.errors import NotFound, Refused, TaskCenterError
 from taskcenter.models import AuditEntry, Run
 from taskcenter.status import TERMINAL_RUN, RunPhase, RunStatus
 from taskcenter_adapter.closing import close_run
+from taskcenter_adapter.leases import Lease
 from taskcenter_adapter.reconcile import reconcile_run
-from taskcenter_adapter.run_leases import LEASE, RENEW_SECONDS, Held, RunLeases
+from taskcenter_adapter.run_leases import LEASE, RENEW_SECONDS, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 
 from .center import Center
@@ -61,7 +62,7 @@ class Rescuer:
         leases.forget_workers(now - _FORGET)
         return done
 
-    def _is_over(self, lease: Held, now: datetime, sees: bool) -> bool:
+    def _is_over(self, lease: Lease, now: datetime, sees: bool) -> bool:
         """Whether nobody works on the run any more; ends what is left of it on this machine."""
         silent = lease.until <= now and sees
         if lease.dead and not silent:
@@ -73,7 +74,7 @@ class Rescuer:
                 return False
         return silent
 
-    def _close(self, lease: Held, now: datetime) -> None:
+    def _close(self, lease: Lease, now: datetime) -> None:
         known = self.center.gateway.find_run(lease.name)
         state = known["state_type"] if known else None
         if state == "PENDING":  # it never began: it waits again
@@ -101,7 +102,7 @@ class Rescuer:
             _LOG.warning("run %s: Prefect does not take its end: %s", run_id, error.message)
 
 
-def _why(lease: Held) -> str:
+def _why(lease: Lease) -> str:
     if lease.left:
         return "its process ended without a word"
     if lease.dead:

@@ -48,7 +48,7 @@ def state(center: Center) -> SchedulerState:
     schedule = center.need_schedule()
     standing = schedule.standing()
     held = standing.at(now)
-    lease = schedule.find_lease()
+    lease = schedule.lead.find()
     leader = None
     if lease is not None and lease.until > now:
         leader = {"holder": lease.holder, "epoch": lease.epoch, "until": iso(lease.until), **dict(lease.facts or {})}

@@ -160,7 +160,7 @@ def _check_triggers(center: Center, task: Task, before: Task | None) -> list[Pro
     """Fields, times, calendars, and that no tasks wait for each other in a circle."""
     now = utc_now()
     schedule = center.schedule
-    calendars = schedule.calendars() if schedule is not None else Calendars()
+    calendars = schedule.calendars.all() if schedule is not None else Calendars()
     problems: list[Problem] = []
     for index, trigger in enumerate(task.triggers):
         path = f"triggers[{index}]"
@@ -273,7 +273,7 @@ def _next(center: Center, trigger: Trigger, now: datetime) -> datetime | None:
     if trigger.type in BY_EVENT or trigger.counts_from == "completion" or check_trigger(trigger, now):
         return None
     schedule = center.schedule if trigger.calendar else None
-    calendars = schedule.calendars() if schedule is not None else Calendars()
+    calendars = schedule.calendars.all() if schedule is not None else Calendars()
     return next_run(TriggerState(trigger, now, cursor=now), now, calendars)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import psutil
 
 from taskcenter.clock import utc_now
-from taskcenter_adapter.run_leases import Held, RunLeases
+from taskcenter_adapter.leases import Lease
+from taskcenter_adapter.run_leases import RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 
 from .center import Center
@@ -27,7 +28,7 @@ def listing(center: Center, *, now: datetime | None = None) -> list[dict[str, An
     return [_facts(held, at) for held in RunLeases(store).workers()]
 
 
-def _facts(held: Held, now: datetime) -> dict[str, Any]:
+def _facts(held: Lease, now: datetime) -> dict[str, Any]:
     facts = held.facts
     state = "gone" if held.dead else "silent" if held.until <= now else "online"
     runs = facts.get("runs") or {}
@@ -53,7 +54,7 @@ def _facts(held: Held, now: datetime) -> dict[str, Any]:
     }
 
 
-def _process(held: Held, pid: Any) -> dict[str, Any]:
+def _process(held: Lease, pid: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"pid": pid, "since": None, "memoryMb": None}
     if pid and held.here and not held.dead:
         try:

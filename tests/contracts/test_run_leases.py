@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from taskcenter_adapter.database import make_engine, upgrade
-from taskcenter_adapter.run_leases import LEASE, Held, RunLeases, holder_of, this_machine
+from taskcenter_adapter.leases import Lease, holder_of, this_machine
+from taskcenter_adapter.run_leases import LEASE, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
@@ -88,8 +89,8 @@ def test_a_worker_says_what_it_does_and_is_forgotten_in_time(leases: RunLeases) 
 
 
 def test_whether_a_worker_is_known_to_be_dead() -> None:
-    def held(holder: str, **facts: str) -> Held:
-        return Held("r-1", holder, 1, NOW, {**this_machine(), **facts})
+    def held(holder: str, **facts: str) -> Lease:
+        return Lease("r-1", holder, 1, NOW, {**this_machine(), **facts})
 
     assert not held(holder_of()).dead
     assert held(f"here/{os.getpid()}@1").dead  # another process has its number now

@@ -16,7 +16,8 @@ from taskcenter.scheduling.ledger import Occurrence, Verdict
 from taskcenter.scheduling.state import Firing, Hold, Horizon, Mode
 from taskcenter.slot_reasons import SlotReason, SlotReasonCode
 from taskcenter.status import Priority, RunStatus, TaskStatus
-from taskcenter_adapter.schedule import LostLease, Schedule, Stale
+from taskcenter_adapter.leases import LostLease
+from taskcenter_adapter.schedule import Schedule, Stale
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.scheduler.tick import tick
 
@@ -57,8 +58,8 @@ def verdicts(schedule: Schedule) -> dict[datetime, str]:
 
 def make_all(schedule: Schedule, now: datetime) -> list[str]:
     """Flow runs for all that is asked for; the ids say whose they are."""
-    pairs = [(item.request, f"flow {item.request.key}") for item in schedule.wanted(now, 1_000)]
-    schedule.made(pairs)
+    pairs = [(item.request, f"flow {item.request.key}") for item in schedule.requests.wanted(now, 1_000)]
+    schedule.requests.made(pairs)
     return [run_id for _, run_id in pairs]
 
 
@@ -66,33 +67,33 @@ def make_all(schedule: Schedule, now: datetime) -> list[str]:
 
 
 def test_one_holder_at_a_time_and_the_next_when_it_is_silent(schedule: Schedule) -> None:
-    first = schedule.take_lease("a", NOW, TTL)
+    first = schedule.lead.take("a", NOW, TTL)
     assert first is not None
-    assert schedule.take_lease("b", NOW + timedelta(seconds=7), TTL) is None
-    again = schedule.take_lease("a", NOW + timedelta(seconds=7), TTL)
+    assert schedule.lead.take("b", NOW + timedelta(seconds=7), TTL) is None
+    again = schedule.lead.take("a", NOW + timedelta(seconds=7), TTL)
     assert again is not None
     assert again.epoch == first.epoch
-    second = schedule.take_lease("b", NOW + timedelta(seconds=16), TTL)
+    second = schedule.lead.take("b", NOW + timedelta(seconds=16), TTL)
     assert second is not None
     assert second.epoch == first.epoch + 1
 
 
 def test_a_lease_that_is_given_up_is_free_at_once(schedule: Schedule) -> None:
-    lease = schedule.take_lease("a", NOW, TTL)
+    lease = schedule.lead.take("a", NOW, TTL)
     assert lease is not None
-    schedule.give_up_lease(lease)
-    assert schedule.take_lease("b", NOW, TTL) is not None
+    schedule.lead.give_up(lease)
+    assert schedule.lead.take("b", NOW, TTL) is not None
 
 
 def test_a_clock_that_was_set_back_keeps_no_dead_holder_in_office(schedule: Schedule) -> None:
-    schedule.take_lease("a", NOW + timedelta(hours=3), TTL)
-    assert schedule.take_lease("b", NOW, TTL) is not None
+    schedule.lead.take("a", NOW + timedelta(hours=3), TTL)
+    assert schedule.lead.take("b", NOW, TTL) is not None
 
 
 def test_a_former_leader_writes_nothing(sql_store: SqlStore, schedule: Schedule) -> None:
     save(sql_store, a_trigger())
-    old = schedule.take_lease("a", NOW, TTL)
-    schedule.take_lease("b", NOW + 2 * TTL, TTL)
+    old = schedule.lead.take("a", NOW, TTL)
+    schedule.lead.take("b", NOW + 2 * TTL, TTL)
     with pytest.raises(LostLease):
         tick(schedule, NOW + MINUTE, old)
     with pytest.raises(LostLease):
@@ -129,7 +130,7 @@ def test_runs_are_made_ahead_and_become_ours_with_their_slot(sql_store: SqlStore
     slot = NOW + timedelta(seconds=30)
     tick(schedule, slot)
     assert [run.id for run in sql_store.list_runs().items] == made[:1]
-    assert schedule.wanted(slot) == []
+    assert schedule.requests.wanted(slot) == []
 
 
 def test_who_was_overtaken_decides_again(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -141,7 +142,7 @@ def test_who_was_overtaken_decides_again(sql_store: SqlStore, schedule: Schedule
     with pytest.raises(Stale):
         schedule.commit(part, decisions, slot)
     assert schedule.ledger() == []
-    assert schedule.wanted(slot) == []
+    assert schedule.requests.wanted(slot) == []
 
 
 def test_the_same_decision_twice_is_refused(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -161,13 +162,13 @@ def test_an_edit_takes_back_what_was_made_ahead(sql_store: SqlStore, schedule: S
     schedule.refill(NOW, HORIZON)
     made = make_all(schedule, NOW)
     save(sql_store, a_trigger(cron_expression="0 3 * * *"))
-    assert sorted(run_id or "" for _, run_id in schedule.withdrawn()) == sorted(made)
-    schedule.taken_back([item.request.key for item, _ in schedule.withdrawn()])
-    assert schedule.withdrawn() == []
+    assert sorted(run_id or "" for _, run_id in schedule.requests.withdrawn()) == sorted(made)
+    schedule.requests.taken_back([item.request.key for item, _ in schedule.requests.withdrawn()])
+    assert schedule.requests.withdrawn() == []
     assert set(verdicts(schedule).values()) == {"superseded"}
     tick(schedule, NOW)
     schedule.refill(NOW, HORIZON)
-    assert [item.request.slot.hour for item in schedule.wanted(NOW) if item.request.slot] == [3, 3, 3]
+    assert [item.request.slot.hour for item in schedule.requests.wanted(NOW) if item.request.slot] == [3, 3, 3]
 
 
 def test_a_run_that_is_taken_back_and_wanted_again_is_the_same(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -176,12 +177,12 @@ def test_a_run_that_is_taken_back_and_wanted_again_is_the_same(sql_store: SqlSto
     schedule.refill(NOW, HORIZON)
     made = make_all(schedule, NOW)
     schedule.hold(Hold(Mode.PAUSED, NOW), NOW)
-    assert len(schedule.withdrawn()) == 5
+    assert len(schedule.requests.withdrawn()) == 5
     schedule.hold(None, NOW)
     tick(schedule, NOW)
     schedule.refill(NOW, HORIZON)
-    assert schedule.withdrawn() == []
-    assert schedule.wanted(NOW) == []
+    assert schedule.requests.withdrawn() == []
+    assert schedule.requests.wanted(NOW) == []
     assert {run.run_id for ts in schedule.load(NOW).triggers for run in ts.planned} == set(made)
 
 
@@ -190,7 +191,7 @@ def test_runs_are_asked_for_by_time_then_priority(sql_store: SqlStore, schedule:
         trigger = a_trigger(id=f"r-{key}", priority=priority)
         sql_store.save_task(Task(id=key, name=key, task_type="shell", triggers=(trigger,)))
     tick(schedule, NOW + MINUTE)
-    assert [item.slug for item in schedule.wanted(NOW + MINUTE)] == ["t2", "t3", "t1"]
+    assert [item.slug for item in schedule.requests.wanted(NOW + MINUTE)] == ["t2", "t3", "t1"]
 
 
 def test_a_run_that_waits_for_its_turn_is_not_made(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -221,7 +222,7 @@ def test_a_failed_run_is_followed_by_its_next_attempt_once(sql_store: SqlStore, 
         sql_store.record(Changes(runs=(run,)))
     tick(schedule, ended)
     tick(schedule, ended)
-    (item,) = schedule.wanted(ended)
+    (item,) = schedule.requests.wanted(ended)
     assert item.request.attempt == 2
     assert item.request.ready_at == ended + timedelta(seconds=30)
     (again,) = make_all(schedule, ended)
@@ -231,7 +232,7 @@ def test_a_failed_run_is_followed_by_its_next_attempt_once(sql_store: SqlStore, 
         retried = retried.model_copy(update={"status": status, "started_at": ended, "finished_at": ended})
         sql_store.record(Changes(runs=(retried,)))
     tick(schedule, ended + MINUTE)
-    assert schedule.wanted(ended + MINUTE) == []
+    assert schedule.requests.wanted(ended + MINUTE) == []
 
 
 def test_a_manual_run_and_a_preview_are_followed_by_nothing(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -244,7 +245,7 @@ def test_a_manual_run_and_a_preview_are_followed_by_nothing(sql_store: SqlStore,
         for status in (RunStatus.RUNNING, RunStatus.FAILED):
             sql_store.record(Changes(runs=(run.model_copy(update={"status": status, "finished_at": NOW}),)))
     tick(schedule, NOW)
-    assert schedule.wanted(NOW) == []
+    assert schedule.requests.wanted(NOW) == []
 
 
 def test_runs_of_other_tasks_fire_what_waits_for_them_once(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -256,7 +257,7 @@ def test_runs_of_other_tasks_fire_what_waits_for_them_once(sql_store: SqlStore, 
         sql_store.record(Changes(runs=(run.model_copy(update={"status": status, "finished_at": NOW}),)))
     tick(schedule, NOW)
     tick(schedule, NOW + MINUTE)
-    (item,) = schedule.wanted(NOW)
+    (item,) = schedule.requests.wanted(NOW)
     assert item.request.upstream_run_id == "up"
     assert [row.verdict for row in schedule.ledger(task_id="t1")] == [Verdict.FIRED]
 
@@ -318,7 +319,7 @@ def test_a_request_is_taken_once(sql_store: SqlStore, schedule: Schedule) -> Non
     tick(schedule, NOW)
     schedule.fire(Firing("f1", "r1", NOW, {"x": 1}), "t1")
     tick(schedule, NOW)
-    (item,) = schedule.wanted(NOW)
+    (item,) = schedule.requests.wanted(NOW)
     assert item.request.payload == {"x": 1}
     found = schedule.find_token("abc")
     assert found is not None
@@ -333,12 +334,12 @@ def test_the_gate(sql_store: SqlStore, schedule: Schedule) -> None:
     made = make_all(schedule, NOW)
     slot = NOW + timedelta(seconds=30)
     tick(schedule, slot)
-    assert schedule.gate(made[0], "r1", slot) is None
-    assert "taken back" in str(schedule.gate("x", "r1", slot + timedelta(seconds=1)))
+    assert schedule.requests.gate(made[0], "r1", slot) is None
+    assert "taken back" in str(schedule.requests.gate("x", "r1", slot + timedelta(seconds=1)))
     schedule.hold(Hold(Mode.DISABLED, slot), slot)
     tick(schedule, slot + MINUTE)
-    assert "the scheduler is disabled" in str(schedule.gate(made[1], "r1", slot + MINUTE))
-    assert "taken back" in str(schedule.gate(made[2], "r1", slot + 2 * MINUTE))
+    assert "the scheduler is disabled" in str(schedule.requests.gate(made[1], "r1", slot + MINUTE))
+    assert "taken back" in str(schedule.requests.gate(made[2], "r1", slot + 2 * MINUTE))
 
 
 def test_with_nobody_there_to_decide_a_run_starts(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -347,7 +348,7 @@ def test_with_nobody_there_to_decide_a_run_starts(sql_store: SqlStore, schedule:
     schedule.refill(NOW, HORIZON)
     made = make_all(schedule, NOW)
     slot = NOW + timedelta(seconds=30)
-    assert schedule.gate(made[0], "r1", slot, patience=0.05) is None
+    assert schedule.requests.gate(made[0], "r1", slot, patience=0.05) is None
     begun = Run(id=made[0], task_id="t1", task_slug="t1", task_type="shell", trigger_id="r1", slot=slot,
                 status=RunStatus.RUNNING, created_at=slot, started_at=slot)  # fmt: skip
     sql_store.record(Changes(runs=(begun,)))
@@ -383,17 +384,17 @@ def test_a_verdict_is_amended_only_from_what_stands_there(sql_store: SqlStore, s
 
 
 def test_calendars_are_kept_and_a_change_is_looked_at(sql_store: SqlStore, schedule: Schedule) -> None:
-    schedule.put_calendar(Calendar(name="never", exclude=(Rule(weekdays=("fri",)),)), NOW)
+    schedule.calendars.put(Calendar(name="never", exclude=(Rule(weekdays=("fri",)),)), NOW)
     save(sql_store, a_trigger(calendar="never"))
     tick(schedule, NOW + MINUTE)
     assert [row.reason.code for row in schedule.ledger()] == [SlotReasonCode.CALENDAR_EXCLUDED]
-    schedule.put_calendar(Calendar(name="never"), NOW + MINUTE)
+    schedule.calendars.put(Calendar(name="never"), NOW + MINUTE)
     tick(schedule, NOW + 2 * MINUTE)
     assert schedule.ledger()[0].verdict is Verdict.FIRED
-    schedule.delete_calendar("never", NOW)
+    schedule.calendars.delete("never", NOW)
     with pytest.raises(NotFound):
-        schedule.delete_calendar("never", NOW)
-    assert list(schedule.calendars()) == []
+        schedule.calendars.delete("never", NOW)
+    assert list(schedule.calendars.all()) == []
 
 
 def test_a_trigger_that_is_removed_leaves_its_ledger(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -448,7 +449,7 @@ def test_a_run_that_is_made_while_it_is_given_up_is_cancelled(sql_store: SqlStor
     schedule.commit(part, decisions, late)
     assert sql_store.get_run(run_id).status is RunStatus.CANCELLED
     assert schedule.ledger()[0].verdict is Verdict.SKIPPED
-    assert [found for found, _ in schedule.cancels()] == [run_id]
+    assert [found for found, _ in schedule.requests.cancels()] == [run_id]
     assert tick(schedule, late + MINUTE, late=True).verdicts == 0
     assert schedule.load(late).runs == ()
 
@@ -464,19 +465,19 @@ def test_an_attempt_that_waits_is_moved_by_a_pause_and_back(sql_store: SqlStore,
         sql_store.record(Changes(runs=(run,)))
     tick(schedule, slot)
     (again,) = make_all(schedule, slot)
-    assert schedule.retries_to_move(slot) == []
+    assert schedule.requests.retries_to_move(slot) == []
     schedule.hold(Hold(Mode.PAUSED, slot), slot)
     ready = slot + timedelta(seconds=90)
-    assert schedule.retries_to_move(slot) == []  # its time is far enough
-    ((key, moved, at),) = schedule.retries_to_move(slot + MINUTE)
+    assert schedule.requests.retries_to_move(slot) == []  # its time is far enough
+    ((key, moved, at),) = schedule.requests.retries_to_move(slot + MINUTE)
     assert moved == again
     assert at > ready
-    schedule.moved(key, at)
-    assert schedule.retries_to_move(slot + MINUTE) == []
+    schedule.requests.moved(key, at)
+    assert schedule.requests.retries_to_move(slot + MINUTE) == []
     schedule.hold(None, slot + MINUTE)
-    assert [time for _, _, time in schedule.retries_to_move(slot + MINUTE)] == [ready]
+    assert [time for _, _, time in schedule.requests.retries_to_move(slot + MINUTE)] == [ready]
     late = slot + timedelta(minutes=5)
-    assert [time for _, _, time in schedule.retries_to_move(late)] == [late]
+    assert [time for _, _, time in schedule.requests.retries_to_move(late)] == [late]
 
 
 def test_no_attempt_is_made_while_its_task_is_paused(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -492,9 +493,9 @@ def test_no_attempt_is_made_while_its_task_is_paused(sql_store: SqlStore, schedu
         run = run.model_copy(update={"status": status, "started_at": slot, "finished_at": slot})
         sql_store.record(Changes(runs=(run,)))
     tick(schedule, slot)
-    assert schedule.wanted(slot) == []
+    assert schedule.requests.wanted(slot) == []
     save(sql_store, *sql_store.get_task("t1").triggers, status=TaskStatus.ACTIVE)
-    assert [item.request.attempt for item in schedule.wanted(slot)] == [2]
+    assert [item.request.attempt for item in schedule.requests.wanted(slot)] == [2]
 
 
 def test_a_run_that_is_given_up_before_it_is_made_never_is(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -503,9 +504,9 @@ def test_a_run_that_is_given_up_before_it_is_made_never_is(sql_store: SqlStore, 
     tick(schedule, slot)
     tick(schedule, slot + timedelta(minutes=2), late=True)
     assert schedule.ledger()[0].verdict is Verdict.SKIPPED
-    assert schedule.wanted(slot) == []
-    assert schedule.cancels() == []  # there is no flow run that could be cancelled
-    assert len(schedule.withdrawn()) == 1  # but one may have been made, and is looked for by its key
+    assert schedule.requests.wanted(slot) == []
+    assert schedule.requests.cancels() == []  # there is no flow run that could be cancelled
+    assert len(schedule.requests.withdrawn()) == 1  # but one may have been made, and is looked for by its key
 
 
 def test_the_run_made_ahead_of_a_slot_that_must_wait_is_told_no(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -516,22 +517,22 @@ def test_the_run_made_ahead_of_a_slot_that_must_wait_is_told_no(sql_store: SqlSt
     first = NOW + timedelta(seconds=30)
     tick(schedule, first)
     tick(schedule, first + MINUTE)  # the first is still active
-    assert schedule.gate(made[0], "r1", first) is None
-    assert "waits for its turn" in str(schedule.gate(made[1], "r1", first + MINUTE))
+    assert schedule.requests.gate(made[0], "r1", first) is None
+    assert "waits for its turn" in str(schedule.requests.gate(made[1], "r1", first + MINUTE))
     assert [run.id for run in sql_store.list_runs().items] == [made[0]]
-    assert [run_id for run_id, _ in schedule.cancels()] == [made[1]]
-    assert schedule.known_runs(made) == {made[0]}
+    assert [run_id for run_id, _ in schedule.requests.cancels()] == [made[1]]
+    assert schedule.requests.known_runs(made) == {made[0]}
     run = sql_store.get_run(made[0])
     for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
         run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
         sql_store.record(Changes(runs=(run,)))
-    (item,) = schedule.wanted(first + MINUTE)
+    (item,) = schedule.requests.wanted(first + MINUTE)
     assert item.again
     assert schedule.ledger()[0].run_id == item.request.key
-    schedule.made([(item.request, "again")])
+    schedule.requests.made([(item.request, "again")])
     assert schedule.ledger()[0].run_id == "again"
-    assert schedule.gate("again", "r1", first + MINUTE) is None
-    assert schedule.gate(made[1], "r1", first + MINUTE) is not None
+    assert schedule.requests.gate("again", "r1", first + MINUTE) is None
+    assert schedule.requests.gate(made[1], "r1", first + MINUTE) is not None
 
 
 def test_an_interval_counts_from_the_end_of_the_run_that_has_just_ended(
@@ -566,6 +567,6 @@ def test_a_run_that_waits_for_its_turn_waits_for_the_end_of_a_pause_too(
     for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
         run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
         sql_store.record(Changes(runs=(run,)))
-    assert schedule.wanted(first + MINUTE) == []
+    assert schedule.requests.wanted(first + MINUTE) == []
     schedule.hold(None, first + MINUTE)
-    assert len(schedule.wanted(first + MINUTE)) == 1
+    assert len(schedule.requests.wanted(first + MINUTE)) == 1

@@ -147,18 +147,18 @@ class Life:
 
     def dispatch(self) -> None:
         """Makes flow runs, once per key as Prefect does; a crash may come between the run and its row."""
-        for item in self.schedule.wanted(self.now, 1_000):
+        for item in self.schedule.requests.wanted(self.now, 1_000):
             key = item.request.key
             if key not in self.flow_runs:
                 self.made[key] += 1
             self.flow_runs[key] = key
             if self.chance.random() < 0.8:
-                self.schedule.made([(item.request, key)])
-        gone = self.schedule.withdrawn()
+                self.schedule.requests.made([(item.request, key)])
+        gone = self.schedule.requests.withdrawn()
         for _, run_id in gone:
             self.flow_runs.pop(run_id or "", None)
-        self.schedule.taken_back([item.request.key for item, _ in gone])
-        self.schedule.cancelled([run_id for run_id, _ in self.schedule.cancels()])
+        self.schedule.requests.taken_back([item.request.key for item, _ in gone])
+        self.schedule.requests.cancelled([run_id for run_id, _ in self.schedule.requests.cancels()])
 
     def work(self) -> None:
         """The oldest queued run of ours begins, or one that runs ends."""

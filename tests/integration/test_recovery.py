@@ -17,7 +17,8 @@ import pytest
 
 from taskcenter.clock import utc_now
 from taskcenter.status import RunPhase, RunStatus
-from taskcenter_adapter.run_leases import LEASE, Held, RunLeases, this_machine
+from taskcenter_adapter.leases import Lease, this_machine
+from taskcenter_adapter.run_leases import LEASE, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.services import runs as run_service
 from taskcenter_console.services import tasks as task_service
@@ -54,7 +55,7 @@ def leases_of(live: LiveCenter) -> RunLeases:
     return RunLeases(live.store)
 
 
-def lease(live: LiveCenter, run_id: str) -> list[Held]:
+def lease(live: LiveCenter, run_id: str) -> list[Lease]:
     """The lease of one run; other tests may have left theirs."""
     return [held for held in leases_of(live).runs() if held.name == run_id]
 

@@ -142,8 +142,8 @@ def test_killed_twenty_times_in_five_hours_of_minute_triggers(database: str, tmp
         made = Counter(at for trigger_id, at in services.flow_runs() if trigger_id == trigger.id)
         assert set(made.values()) == {1}
         assert {at for at in fired if at <= str(mark)} <= set(made)  # what fired has its run
-        back = {str(item.request.slot) for item, _ in store.schedule.withdrawn(100_000)}
-        cancelled = {run_id for run_id, _ in store.schedule.cancels(100_000)}
+        back = {str(item.request.slot) for item, _ in store.schedule.requests.withdrawn(100_000)}
+        cancelled = {run_id for run_id, _ in store.schedule.requests.cancels(100_000)}
         past = {at for key, at in services.startable(cancelled) if key == trigger.id and at <= str(last)}
         # no other slot that is past has one, but those that the last service had yet to take back in Prefect
         assert past - fired - back == set()
@@ -166,12 +166,12 @@ def test_a_standby_takes_over_and_nothing_doubles(database: str, tmp_path: Path)
     try:
         leader, _standby = services.start(), services.start()
         _until(lambda: len(store.schedule.ledger(limit=10_000)) > 5)
-        first = store.schedule.find_lease()
+        first = store.schedule.lead.find()
         assert first is not None
-        holder = next(p for p in services.running if f":{p.pid}:" in first.holder)
+        holder = next(p for p in services.running if f"/{p.pid}@" in first.holder)
         begin = time.monotonic()
         services.kill(holder)
-        _until(lambda: (lease := store.schedule.find_lease()) is not None and lease.holder != first.holder)
+        _until(lambda: (lease := store.schedule.lead.find()) is not None and lease.holder != first.holder)
         assert time.monotonic() - begin < 15
         count = len(store.schedule.ledger(limit=10_000))
         _until(lambda: len(store.schedule.ledger(limit=10_000)) > count + 5)

@@ -263,8 +263,8 @@ class Shift:
         return timedelta(seconds=SECONDS[run.task_slug])
 
     def dispatch(self, now: datetime) -> None:
-        found = [item for item in self.schedule.wanted(now) if not item.request.ahead]
-        self.schedule.made([(item.request, f"flow {item.request.key}"[:36]) for item in found])
+        found = [item for item in self.schedule.requests.wanted(now) if not item.request.ahead]
+        self.schedule.requests.made([(item.request, f"flow {item.request.key}"[:36]) for item in found])
         for item in found:
             request = item.request
             run = Run(

@@ -115,7 +115,7 @@ def test_a_hook_fires_once_per_call_and_its_token_is_shown_once(api: Any, schedu
     assert api.post(f"/api/hooks/{token}", json={"seconds": 1}).status_code == 202
     now = utc_now()
     tick(schedule, now)
-    (item,) = schedule.wanted(now)
+    (item,) = schedule.requests.wanted(now)
     assert (item.request.payload, item.request.origin) == ({"seconds": 1}, "ad_hoc")
     page = api.get("/api/tasks/job/ledger").json()
     assert [row["verdict"] for row in page["items"]] == ["fired"]
@@ -134,7 +134,7 @@ def test_a_token_that_is_wrong_revoked_or_too_fast(api: Any, schedule: Schedule)
     bad = api.post(f"/api/hooks/{add(api, type='ad_hoc')['token']}", json={"seconds": "soon"})
     assert bad.status_code == 422
     tick(schedule, utc_now())
-    assert len(schedule.wanted(utc_now())) <= 3
+    assert len(schedule.requests.wanted(utc_now())) <= 3
 
 
 def test_a_hook_of_a_trigger_that_is_off_is_refused(api: Any) -> None:
@@ -173,7 +173,9 @@ def test_a_backfill_shows_the_dates_first(api: Any, schedule: Schedule) -> None:
     asked = api.post(path, json={**period, "apply": True, "newest": True}).json()
     assert (asked["asked"], asked["runs"]) == (True, 4)
     assert [row.verdict for row in schedule.ledger()] == ["backfilled"] * 4
-    assert [item.request.slot for item in schedule.wanted(utc_now())] == [end]  # the newest first, one after another
+    assert [item.request.slot for item in schedule.requests.wanted(utc_now())] == [
+        end
+    ]  # the newest first, one after another
     assert api.post(path, json=period).json()["runs"] == 0
     future = {"from": (end + timedelta(days=1)).isoformat(), "to": (end + timedelta(days=2)).isoformat()}
     assert api.post(path, json=future).status_code == 422
@@ -255,7 +257,7 @@ def test_firing_holding_and_calendars_on_the_command_line(run: Any, schedule: Sc
     run("fire", "job", "--payload", '{"seconds": 2}')
     assert "must be a JSON object" in run("fire", "job", "--payload", "[]", code=2)
     tick(schedule, utc_now())
-    assert schedule.wanted(utc_now())[0].request.payload == {"seconds": 2}
+    assert schedule.requests.wanted(utc_now())[0].request.payload == {"seconds": 2}
     assert "is paused" in run("scheduler", "pause", "--reason", "disk full", "--until", "+30m")
     assert "disk full" in run("scheduler", "state")
     assert json.loads(run("scheduler", "resume", "--json"))["state"] == "running"
