@@ -15,7 +15,7 @@ from .redaction import MASK, is_secret_name
 __all__ = ["find_clear_secrets"]
 
 _HINT = (
-    "a secret must not stand here in the clear: save it as a Prefect Secret block and write "
+    "a secret must not stand here in the clear: save it with taskcenter secret set and write "
     '{{secret("name")}} instead, or name a connection that holds it'
 )
 

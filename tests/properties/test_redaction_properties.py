@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import itertools
 import json
+import shlex
 from typing import Any
+from urllib.parse import quote, quote_plus, urlencode
+from xml.sax.saxutils import escape, quoteattr
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.task_types.process import _Lines
 from taskcenter.redaction import MASK, Redactor, redact, redact_text
 
 pieces = st.sampled_from(
@@ -108,3 +115,73 @@ def test_a_secret_behind_its_name_never_comes_through(name: str, tail: str) -> N
     ):
         assert secret not in redact_text(f"before {text}"), text
     assert redact({name: secret}) == {name: MASK}
+
+
+odd = st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), min_size=8, max_size=40)
+
+
+def written(value: str) -> list[str]:
+    """What encoders make of a value, by calling them."""
+    raw = value.encode()
+    forms = [value, repr(value), json.dumps(value), json.dumps(value, ensure_ascii=False), json.dumps({"a": [value]})]
+    forms += [json.dumps(json.dumps(value)), shlex.quote(value), html.escape(value), escape(value), quoteattr(value)]
+    forms += [
+        quote(value),
+        quote(value, safe=""),
+        quote_plus(value),
+        urlencode({"q": value}),
+        raw.hex(),
+        raw.hex().upper(),
+    ]
+    forms += [base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode(), repr(raw)]
+    forms += [
+        repr([value, "'\""]),
+        repr(repr([value, "'\""])),
+        json.dumps(repr({"a": value})),
+        repr(json.dumps([value])),
+    ]
+    forms += [
+        repr(ValueError(repr(ValueError(value)))),
+        repr(str({"k": f"it's {value}"})),
+        json.dumps(repr(f"'{value}")),
+    ]
+    return forms + [base64.b64encode(b"x" * n + raw + b"tail").decode() for n in range(3)]
+
+
+@given(odd.filter(lambda s: len(set(s)) > 5 and s not in MASK), texts)
+@settings(max_examples=300, deadline=None)
+def test_every_written_form_of_a_registered_value_is_masked(secret: str, around: str) -> None:
+    redactor = Redactor([secret])
+    for form in written(secret):
+        found = redactor.mask_registered(f"{around} {form} {around}")
+        assert MASK in found, form
+        assert secret not in found, form
+
+
+@given(odd.filter(lambda s: len(set(s)) > 5 and s not in MASK and "\x85" not in s), st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_registered_value_does_not_slip_through_where_output_is_cut_into_chunks(secret: str, data: Any) -> None:
+    """A child's output comes in pieces that end anywhere, in the middle of a letter too."""
+    redactor = Redactor([secret])
+    form = data.draw(st.sampled_from(written(secret)))
+    output = f"before {form} after\n{'x' * data.draw(st.integers(0, 20_000))}{form}\nend".encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(output)), max_size=12)))
+    seen: list[str] = []
+    lines = _Lines("stdout", lambda line, _: seen.append(redactor.redact_text(line)))
+    for start, end in itertools.pairwise([0, *cuts, len(output)]):
+        lines.feed(output[start:end])
+    lines.end()
+    assert seen[-1] == "end"
+    for shown in seen:
+        assert secret not in shown
+        assert form not in shown
+
+
+@given(st.lists(odd, min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_values_that_are_registered_one_by_one_are_all_masked(values: list[str]) -> None:
+    redactor = Redactor()
+    for index, value in enumerate(values):
+        redactor.register(value)
+        for known in values[: index + 1]:
+            assert known in MASK or known not in redactor.mask_registered(f"<{known}>")

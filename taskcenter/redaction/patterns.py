@@ -1,4 +1,4 @@
-"""The words and shapes that :mod:`taskcenter.redaction` looks for. (spec 6.6, rules 2 and 3)
+"""The words and shapes that redaction looks for. (spec 6.6, rules 2 and 3)
 
 Every pattern here runs in linear time: a repeat is either bounded or possessive, none stands inside another, and
 nothing that can fail follows an unbounded one. Alternatives start with a plain letter, so that the regex engine can
@@ -14,6 +14,7 @@ __all__ = [
     "ANSI",
     "ASSIGNMENT",
     "BASE64_LINE",
+    "BODIES",
     "COMPARISON",
     "CURL_USER",
     "HARMLESS_ENDINGS",
@@ -24,12 +25,17 @@ __all__ = [
     "KEY_WORDS",
     "LOOSE_SHAPES",
     "LOOSE_START",
+    "MASK",
     "PRIVATE_KEY",
     "SCHEME",
     "SHAPES",
     "UNCERTAIN",
     "URL_LOGIN",
+    "VENDOR",
+    "VENDOR_NAMES",
 ]
+
+MASK = "[REDACTED]"
 
 KEY_WORDS = (
     *("pas", "pw", "psw", "pss", "secret", "token", "cred", "auth", "cookie", "key", "salt", "api", "login"),
@@ -101,7 +107,7 @@ HARMLESS_VALUE = re.compile(
     r"|%\(?\w*\)?[sdr]|<[^<>]*>|\[redacted\]|\(\)|:[a-z_]\w*|[\W_]{1,3}"
     r"|(?:your|my|the|enter|insert|add|put)[-_ ][a-z_ -]*(?:here|password|token|secret|key)"
     r"|(?:self|this|config|settings|os|process|env|args|cfg|options|opts|request|req|secrets|var|vars|local|module"
-    r"|data|params|ctx|context|props|vault|steps|github|inputs)(?:\.|->|\[|::)[\w.\[\]'\"()>-]*"
+    r"|data|params|ctx|context|props|steps|github|inputs)(?:\.|->|\[|::)[\w.\[\]'\"()>-]*"
     r"|[a-z_][\w.]*\([^)]*\)?"
     r"|(?:https?|file)://[^\s@]*)",
     re.IGNORECASE,
@@ -147,7 +153,7 @@ BASE64_LINE = re.compile(
 
 _W = r"[A-Za-z0-9_\-]"
 _ENDS = r"(?![A-Za-z0-9])"
-_BODIES = (
+BODIES = (
     # JSON Web Token (the caller leaves one without a dot alone), Grafana key, base64 of keys
     rf"eyJ{_W}{{6,}}+(?:\.{_W}*+){{0,4}}+=*+",
     r"WwogICA[A-Za-z0-9+/=]{30,}+",
@@ -265,7 +271,7 @@ def _by_first_letter(bodies: tuple[str, ...]) -> str:
     return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items())
 
 
-SHAPES = re.compile(rf"\b(?=[A-Za-z0][A-Za-z0-9][A-Za-z0-9_.\-~])(?:{_by_first_letter(_BODIES)})", re.ASCII)
+SHAPES = re.compile(rf"\b(?=[A-Za-z0][A-Za-z0-9][A-Za-z0-9_.\-~])(?:{_by_first_letter(BODIES)})", re.ASCII)
 """Vendors' tokens that begin with letters of their own, at the beginning of a word."""
 
 LOOSE_SHAPES = re.compile(
@@ -283,6 +289,19 @@ LOOSE_SHAPES = re.compile(
 
 LOOSE_START = {"Q": -4, ".": -14, "-": -32, "N": -36, ":": 1, "|": 1, "_": 9, "/": 7}
 """Where the secret begins, counted from the sign that was found. Ids before ``:`` and ``|`` are no secrets."""
+
+VENDOR_NAMES = (
+    "airtable|algolia|asana|bitbucket|clickhouse|codecov|contentful|databricks|datadog|dropbox|dynatrace|etsy|facebook"
+    "|fastly|finicity|grafana|heroku|hubspot|kraken|linkedin|mailgun|messagebird|netlify|newrelic|okta|openai|plaid"
+    "|sendgrid|sentry|shopify|slack|snyk|sonar|sourcegraph|stripe|sumologic|telegram|trello|twilio|twitch|twitter"
+)
+
+VENDOR = re.compile(
+    rf"\b(?:{VENDOR_NAMES})[ \t\w.\-]{{0,20}}+[ \t\"'`]{{0,3}}+(?:=>|:=|\|\|:|[=:>,]|\?=)[ \t\"'`=\\]{{0,5}}+"
+    r"([A-Za-z0-9_=\-]{14,150})(?![A-Za-z0-9_=.\-/])",
+    re.IGNORECASE | re.ASCII,
+)
+"""A vendor's name in a variable, then a value; the caller asks whether it is strong."""
 
 ANSI = re.compile(r"\x1b\[[0-9;]{0,16}[A-Za-z]")
 """Colours. What they colour begins a word."""

@@ -1,0 +1,106 @@
+"""Take secrets out of text and data before anything else sees them. (spec 6.6)
+
+Three rules: registered values (:func:`register_secret`), names that say what stands behind them, and shapes of
+well-known tokens. What is found becomes ``[REDACTED]``, whatever its length. Promises: linear time, the same result
+when applied twice, JSON text stays JSON text, never an exception: when anything goes wrong the whole text is masked.
+
+Rules 2 and 3 are best effort. Left alone on purpose: ``token_count``, ``max_tokens``, ``secret_name``, truth values,
+``null``, numbers (in text: of fewer than four digits), and placeholders: ``${PASSWORD}``, ``<password>``, ``***``.
+The list is in ``docs/redaction.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .data import mask_data
+from .exceptions import RedactedError, exception_text, redacted_exception
+from .judge import is_secret_name
+from .patterns import MASK
+from .registered import LEAST_LENGTH_IN_TEXT, Registered
+from .spans import whole
+from .text import mask_text
+
+__all__ = [
+    "MASK",
+    "RedactedError",
+    "Redactor",
+    "is_secret_name",
+    "redact",
+    "redact_exception",
+    "redact_exception_text",
+    "redact_text",
+    "register_secret",
+]
+
+
+class Redactor:
+    """Masks its registered values (rule 1), then everything that rules 2 and 3 find.
+
+    A value of 8 characters and more is masked wherever it occurs, one of 4 to 7 only where it is a whole string in
+    data. Shorter ones are refused as secrets.
+    """
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self.registered = Registered()
+        for value in values:
+            self.register(value)
+
+    def register(self, value: str) -> None:
+        """Mask ``value`` from now on. Raises ValidationFailed when it is shorter than 4 characters."""
+        self.registered.add(value)
+
+    def redact_text(self, text: str) -> str:
+        """``text`` with registered values and recognised secrets masked."""
+        try:
+            return mask_text(self.registered.mask(text))
+        except Exception:  # fail closed: whatever it was, the text is not shown
+            return whole(text)
+
+    def redact(self, value: Any) -> Any:
+        """A JSON-like value with secrets masked by key and in every text, at any depth. Keys, order and types stay."""
+        try:
+            return mask_data(value, self._mask_leaf)
+        except Exception:  # too deep, a cycle, or an object that misbehaves
+            return MASK
+
+    def redact_exception_text(self, exc: BaseException) -> str:
+        """Type, message and traceback of ``exc`` (and its causes) as redacted text."""
+        try:
+            text = exception_text(exc)
+        except Exception:  # an exception whose __str__ raises
+            text = f"{type(exc).__name__}: {MASK}"
+        return self.redact_text(text)
+
+    def redact_exception(self, exc: BaseException) -> BaseException:
+        """``exc`` with redacted text and traceback, to be raised on to code that stores what it catches."""
+        return redacted_exception(exc, self.redact_text, self.redact)
+
+    def mask_registered(self, text: str) -> str:
+        """``text`` with registered values masked, and nothing else."""
+        return self.registered.mask(text)
+
+    def _mask_leaf(self, text: str) -> str:
+        """A whole string in data, where a short registered value is masked too."""
+        return MASK if self.registered.is_short(text) else self.redact_text(text)
+
+
+_PROCESS = Redactor()
+"""What this process has resolved so far: the functions below mask it wherever they are called."""
+
+redact_text = _PROCESS.redact_text
+redact = _PROCESS.redact
+redact_exception = _PROCESS.redact_exception
+redact_exception_text = _PROCESS.redact_exception_text
+
+
+def register_secret(value: str) -> None:
+    """Mask ``value``, and each longer line of it, from now on and everywhere in this process.
+
+    Raises ValidationFailed when it is shorter than 4 characters.
+    """
+    _PROCESS.register(value)
+    for line in value.splitlines():
+        if len(line.strip()) >= LEAST_LENGTH_IN_TEXT:
+            _PROCESS.register(line.strip())

@@ -1,0 +1,91 @@
+"""Much output, and results of every kind, through a run of their own. (spec 5.6, 6.2)"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskcenter.status import RunStatus
+from taskcenter_console.services import runs as run_service
+from taskcenter_console.services import tasks as task_service
+from tests.integration.conftest import LiveCenter
+from tests.integration.workers import Bench, wait
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="memory is read from /proc")
+
+LINES = 500_000
+PRINTS = f"awk 'BEGIN {{ for (i = 0; i < {LINES}; i++) printf \"%099d\\n\", i }}'"
+
+
+def save(live: LiveCenter, kind: str, payload: dict[str, Any]) -> str:
+    data = {"name": f"output-{uuid.uuid4().hex[:8]}", "taskType": kind, "payload": payload}
+    return task_service.save(live.center, data, live.caller).slug
+
+
+def peak_kb(pid: int) -> int:
+    """The most memory a process ever had resident; 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def test_fifty_megabytes_of_output_neither_block_nor_fill_memory(live_center: LiveCenter, bench: Bench) -> None:
+    live = live_center
+    slug = save(live, "shell", {"shell": f"sleep 1; {PRINTS}; sleep 1", "captureOutput": True})
+    run_id = run_service.start(live.center, slug, live.caller).id
+    wait(lambda: bench.processes(run_id), 20, bench.tail)
+    seen: dict[int, list[int]] = {}
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.1):
+            for pid in bench.processes(run_id):
+                seen.setdefault(pid, []).append(peak_kb(pid))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        run = run_service.wait(live.center, run_id, timeout=120)
+    finally:
+        done.set()
+        watcher.join()
+    assert run.status is RunStatus.SUCCESS, bench.tail()
+    grown = max(max(peaks) - peaks[0] for peaks in seen.values())
+    assert grown < 100 * 1024, f"{grown / 1024:.0f} MB more than at the start"
+    assert run.result["stdoutTail"].endswith(f"{LINES - 1:099d}\n")
+
+
+def test_prefects_own_command_cancels_a_run(live_center: LiveCenter, bench: Bench) -> None:
+    live = live_center
+    slug = save(live, "shell", {"command": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"]})
+    run_id = run_service.start(live.center, slug, live.caller).id
+    wait(lambda: live.store.get_run(run_id).status is RunStatus.RUNNING, 20, bench.tail)
+    wait(lambda: len(bench.processes(run_id)) > 1, 20, bench.tail)
+    argv = [sys.executable, "-m", "prefect", "flow-run", "cancel", run_id]
+    env = {**os.environ, "PREFECT_API_URL": live.api_url}
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=env, check=False)
+    assert said.returncode == 0, said.stderr
+    ended = run_service.wait(live.center, run_id, timeout=30)
+    assert ended.status is RunStatus.CANCELLED
+    assert bench.processes(run_id) == []
+    assert bench.state(run_id)["type"] == "CANCELLED"
+    [entry] = [e for e in live.store.list_audit(run_id=run_id) if e.event_type == "run_cancel_requested"]
+    assert (entry.actor, entry.channel) == ("prefect", "prefect")
+
+
+def test_a_result_that_is_no_json_is_refused_with_its_path(live_center: LiveCenter, bench: Bench) -> None:
+    live = live_center
+    code = "result = {'rows': [1, {'share': float('nan')}]}"
+    slug = save(live, "python", {"code": code})
+    run = run_service.wait(live.center, run_service.start(live.center, slug, live.caller).id, timeout=60)
+    assert run.status is RunStatus.FAILED
+    assert "rows[1].share" in (run.error or "")
