@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from blocks.connections import known_dialect
 from taskcenter.context import PlanNote, RunContext
 from taskcenter.task_types import task_type
 
-from .payload import Flag, Payload, Seconds, Text, Whole, also
+from .payload import Flag, Payload, Text, Whole, also, unnested
+from .server import engines_of
 
 __all__ = ["DataComparePayload", "TableRef", "data_compare_sync"]
 
@@ -59,7 +59,9 @@ class DataComparePayload(Payload):
     float_tolerance: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="Floats that differ by no more are equal."
     )
-    timeout_seconds: Seconds = Field(900, ge=5, le=86_400, validation_alias=also("timeout_seconds", "max_wait_seconds"))
+    timeout_seconds: float = Field(
+        900, strict=True, ge=5, le=86_400, validation_alias=also("timeout_seconds", "max_wait_seconds")
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -67,11 +69,7 @@ class DataComparePayload(Payload):
         """Nested requests, and ``sourceConnection``, ``sourceTable`` … for ``source: {connection, table}``."""
         if not isinstance(value, Mapping):
             return value
-        nested = [name for name in _NESTED if isinstance(value.get(name), Mapping)]
-        flat: dict[str, Any] = {}
-        for name in nested:
-            flat.update(value[name])
-        flat.update({k: v for k, v in value.items() if k not in nested})
+        flat = unnested(value, _NESTED)
         for side in _SIDES:
             parts: dict[str, Any] = {}
             for part in ("connection", "connection_id", "database", "schema", "db_name", "table"):
@@ -115,7 +113,7 @@ def plan(payload: DataComparePayload, ctx: RunContext) -> PlanNote:
         danger.append(f"changes {target}")
         if payload.include_deletes:
             danger.append(f"deletes rows of {target} that {source} does not have")
-    connections = tuple(dict.fromkeys((payload.source.connection, payload.target.connection)))
+    engines = engines_of(payload.source.connection, payload.target.connection)
     return PlanNote(
         f"compares {source} with {target}{then}",
         details={
@@ -125,10 +123,10 @@ def plan(payload: DataComparePayload, ctx: RunContext) -> PlanNote:
             "filePath": payload.file_path,
             "applies": payload.apply_script,
             "algorithm": payload.algorithm,
-            "engines": {name: known_dialect(name) for name in connections},
+            "engines": engines,
         },
         danger=tuple(danger),
-        connections=connections,
+        connections=tuple(engines),
     )
 
 

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from pydantic import Field as PayloadField
 from pydantic import field_validator, model_validator
 
-from blocks.connections import known_dialect
 from taskcenter.context import PlanNote, RunContext
 from taskcenter.task_types import task_type
 
-from .payload import Flag, Payload, Seconds, Text, also
+from .payload import Flag, Payload, Text, Whole, also, unnested
+from .server import engines_of
 
 __all__ = ["DataTransferPayload", "TransferObject", "data_transfer_migration"]
 
@@ -126,10 +126,17 @@ class DataTransferPayload(Payload):
         True, description="With includeSchemaMigration: move nothing when the comparison found breaking differences."
     )
     mapping_profile: Text | None = None
+    batch_rows: Whole | None = PayloadField(
+        None,
+        ge=100,
+        description="Commit after so many rows, in the order of the key; the run after one that was stopped goes on "
+        "behind them. Default: each object is one transaction.",
+    )
     dry_run: Flag = PayloadField(False, description="Count the rows on both sides and write nothing.")
     wait_for_completion: Flag = PayloadField(True, validation_alias=also("wait_for_completion", "wait"))
-    timeout_seconds: Seconds = PayloadField(
+    timeout_seconds: float = PayloadField(
         900,
+        strict=True,
         ge=5,
         le=86_400,
         validation_alias=also("timeout_seconds", "max_wait_seconds"),
@@ -139,20 +146,20 @@ class DataTransferPayload(Payload):
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        nested = [name for name in _NESTED if isinstance(value.get(name), Mapping)]
-        flat: dict[str, Any] = {}
-        for name in nested:
-            flat.update(value[name])
-        return {**flat, **{k: v for k, v in value.items() if k not in nested}}
+        return unnested(value, _NESTED) if isinstance(value, Mapping) else value
 
     @model_validator(mode="after")
     def _whole(self) -> DataTransferPayload:
         if self.mapping_profile is not None:
-            raise ValueError("mapping profiles are not known here: name the pairs and casts with columns")
+            raise ValueError("there are no mapping profiles: name the pairs and casts in columns of each object")
         if not self.wait_for_completion:
             raise ValueError("a run always ends with its transfer: start the run without waiting for it instead")
+        if self.batch_rows is not None:
+            for item in self.objects:
+                if item.sink_type != "database" or item.mode == "replace":
+                    raise ValueError("batchRows is for append and upsert into a database")
+                if item.verify or item.watermark_column is not None:
+                    raise ValueError("batchRows cannot be together with verify or watermarkColumn")
         if self.target_connection_id is None and any(o.sink_type == "database" for o in self.objects):
             raise ValueError("a target connection is needed for the sink type database")
         return self
@@ -178,17 +185,17 @@ def plan(payload: DataTransferPayload, ctx: RunContext) -> PlanNote:
     count = len(payload.objects)
     files = all(o.sink_type != "database" for o in payload.objects)
     to = "files" if files else str(payload.target_connection_id)
-    connections = tuple(dict.fromkeys(c for c in (payload.source_connection_id, payload.target_connection_id) if c))
+    engines = engines_of(payload.source_connection_id, payload.target_connection_id)
     verb = "counts" if payload.dry_run else "moves"
     return PlanNote(
         f"{verb} {count} object{'s' if count != 1 else ''} from {payload.source_connection_id} to {to}",
         details={
             "objects": details,
-            "engines": {name: known_dialect(name) for name in connections},
+            "engines": engines,
             "timeoutSeconds": payload.timeout_seconds,
         },
         danger=tuple(danger),
-        connections=connections,
+        connections=tuple(engines),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt
 from pydantic.alias_generators import to_camel
 
-__all__ = ["Flag", "Payload", "Seconds", "SecretRef", "Text", "Whole", "also"]
+__all__ = ["Flag", "Payload", "Seconds", "SecretRef", "Text", "Whole", "also", "unnested"]
 
 
 class Payload(BaseModel):
@@ -26,6 +27,15 @@ def also(name: str, *more: str) -> AliasChoices:
     """All accepted spellings of the field ``name``: camelCase, snake_case, and each of ``more`` in both."""
     spellings = dict.fromkeys(s for n in (name, *more) for s in (to_camel(n), n))
     return AliasChoices(*spellings)
+
+
+def unnested(value: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A payload whose fields may also stand in an object under one of ``names``; those at the top count more."""
+    nested = [name for name in names if isinstance(value.get(name), Mapping)]
+    made: dict[str, Any] = {}
+    for name in nested:
+        made.update(value[name])
+    return {**made, **{k: v for k, v in value.items() if k not in nested}}
 
 
 def _not_blank(value: Any) -> Any:

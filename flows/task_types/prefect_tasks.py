@@ -27,11 +27,13 @@ from prefect.tasks import Task
 from blocks.connections import Connection, resolve
 from blocks.prefect_blocks import find_block
 from taskcenter.context import RunContext
-from taskcenter.errors import NotFound, Refused, ValidationFailed
+from taskcenter.errors import NotFound, ValidationFailed
 from taskcenter.jsonable import to_jsonable
 from taskcenter.ports import SchemaSnapshots
+from taskcenter.redaction import redact_exception, redact_exception_text, redact_text, register_secret
 from taskcenter.settings import Settings
 from taskcenter.task_types import TaskType, registry
+from taskcenter_adapter.resolve_secret import resolve_secret
 from taskcenter_adapter.runtime import database_url
 from taskcenter_adapter.store import open_store
 
@@ -64,7 +66,7 @@ def __getattr__(name: str) -> Any:
 def _run(kind: TaskType) -> Any:
     def run(**payload: Any) -> Any:
         _check(kind, payload)
-        with run_context(kind.key) as ctx:
+        with _said_redacted(), run_context(kind.key) as ctx:
             return to_jsonable(kind.call(payload, ctx))
 
     return run
@@ -73,7 +75,7 @@ def _run(kind: TaskType) -> Any:
 def _async_run(kind: TaskType) -> Any:
     async def run(**payload: Any) -> Any:
         _check(kind, payload)
-        with run_context(kind.key) as ctx:
+        with _said_redacted(), run_context(kind.key) as ctx:
             return to_jsonable(await kind.call(payload, ctx))
 
     return run
@@ -85,11 +87,40 @@ def _check(kind: TaskType, payload: dict[str, Any]) -> None:
         raise ValidationFailed(f"the payload of {kind.key}", problems)
 
 
+class _Redacting(logging.Filter):
+    """What a task type logs to Prefect's logger is redacted before it leaves the process."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact_text(record.getMessage()), ()
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg = f"{record.msg}\n{redact_exception_text(record.exc_info[1])}"
+            record.exc_info = record.exc_text = None
+        return True
+
+
+_REDACTING = _Redacting()
+
+
+@contextmanager
+def _said_redacted() -> Iterator[None]:
+    """Neither Prefect's log nor the state that it makes of an exception holds a secret."""
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(_REDACTING)  # once: a logger takes the same filter only once
+    try:
+        yield
+    except BaseException as error:
+        clean = redact_exception(error)
+        if clean is error:
+            raise
+        raise clean from None
+
+
 @contextmanager
 def run_context(key: str) -> Iterator[RunContext]:
     """A RunContext for the Prefect run that surrounds the caller; a plain one outside of any.
 
-    Connections come from the environment, the samples and Prefect blocks, secrets from Prefect Secret blocks.
+    Connections come from the environment, the samples and Prefect blocks, secrets from Task Center's store and
+    Prefect's Secret blocks.
     """
     step, flow = TaskRunContext.get(), FlowRunContext.get()
     flow_run_id = step.task_run.flow_run_id if step else flow.flow_run.id if flow and flow.flow_run else None
@@ -102,6 +133,11 @@ def run_context(key: str) -> Iterator[RunContext]:
             stack.callback(store.close)
             return store.snapshots
 
+        def secret(name: str) -> str:
+            store = open_store(database_url(settings))
+            stack.callback(store.close)
+            return resolve_secret(name, settings, store)[0]
+
         yield RunContext(
             run_id=str(flow_run_id or ""),
             task=key,
@@ -111,7 +147,7 @@ def run_context(key: str) -> Iterator[RunContext]:
             data_dir=settings.home,
             temp_dir=Path(folder),
             resolve_connection=_connection,
-            resolve_secret=_secret,
+            resolve_secret=secret,
             resolve_snapshots=snapshots,
         )
 
@@ -125,15 +161,7 @@ def _logger() -> logging.Logger:
 
 
 def _connection(name: str) -> Connection:
-    return resolve(name, lookup=find_block)
-
-
-def _secret(name: str) -> str:
-    from prefect.blocks.system import Secret
-
-    try:
-        # _sync: see blocks.prefect_blocks
-        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
-    except ValueError:
-        raise Refused(f"there is no Prefect Secret block named {name!r}", name=name) from None
-    return str(block.get())
+    found = resolve(name, lookup=find_block)
+    if found.password and len(found.password) >= 4:
+        register_secret(found.password)
+    return found

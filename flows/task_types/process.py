@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from taskcenter.context import Cancelled, RunContext
 from taskcenter.errors import StepFailed, TimedOut
+from taskcenter.redaction import redact_text
 
 from .process_tree import COOKIE, end_tree
 
@@ -243,10 +244,10 @@ class _Lines:
 
     @property
     def tail(self) -> str:
-        """The last 64 KiB as text, beginning with a whole character."""
-        data = b"".join(self.kept)[-TAIL_BYTES:]
-        while data and data[0] & 0xC0 == 0x80:
-            data = data[1:]
+        """The last 64 KiB as text, beginning with a whole line: half a secret would not be known for one."""
+        data = b"".join(self.kept)
+        if len(data) > TAIL_BYTES:
+            data = data[-TAIL_BYTES:].partition(b"\n")[2]
         return data.decode("utf-8", "replace")
 
     def _add(self, piece: bytes) -> None:
@@ -259,7 +260,9 @@ class _Lines:
         size = len(text) + self.lost
         if text.strip():
             self.last = None if self.lost else text.decode("utf-8", "replace")
-        shown = text[:LINE_BYTES].decode("utf-8", "replace")
-        self.emit(shown if size <= LINE_BYTES else f"{shown}… [line of {size} bytes cut]", self.stream)
+        shown = text.decode("utf-8", "replace")
+        if size > LINE_BYTES:  # masked before it is cut: half a secret would not be known for one
+            shown = f"{redact_text(shown)[:LINE_BYTES]}… [line of {size} bytes cut]"
+        self.emit(shown, self.stream)
         self.partial.clear()
         self.lost = 0

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from taskcenter.context import Cancelled, PlanNote, RunContext
 from taskcenter.errors import StepFailed, TaskCenterError
 from taskcenter.jsonable import to_jsonable
+from taskcenter.redaction import redact_text
 from taskcenter.settings import Settings
 from taskcenter.task_types import task_type
 
@@ -164,6 +165,6 @@ def _failed(kind: str, message: str, trace: str) -> StepFailed:
     return StepFailed(
         f"{kind}: {message}" if message else kind,
         error_type="exception",
-        output={"executor": "python", "exception": kind, "traceback": trace[-16_384:]},
+        output={"executor": "python", "exception": kind, "traceback": redact_text(trace)[-16_384:]},
         exception=kind,
     )

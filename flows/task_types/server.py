@@ -1,14 +1,14 @@
-"""Which database of a connection's server a payload means."""
+"""Which database of a connection's server a payload means, and which engines its connections are."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
-from blocks.connections import Connection
+from blocks.connections import Connection, known_dialect
 from taskcenter.errors import StepFailed
 
-__all__ = ["point_at"]
+__all__ = ["engines_of", "point_at"]
 
 _ENGINES = ("postgresql", "mysql", "sqlite")
 
@@ -40,3 +40,8 @@ def point_at(connection: Connection, database: str | None) -> Connection:
             error_type="unsupported",
         )
     return connection
+
+
+def engines_of(*names: str | None) -> dict[str, str | None]:
+    """Every connection that a payload names, once and in order, with its engine where that is known offline."""
+    return {name: known_dialect(name) for name in names if name}

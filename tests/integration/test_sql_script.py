@@ -161,6 +161,39 @@ def test_time_out_stops_it_on_the_server(db: Database) -> None:
     assert db.gone(mark)
 
 
+@SERVERS
+@pytest.mark.parametrize("kind", ["sleeps", "works"])
+def test_thirty_seconds_are_gone_after_three(db: Database, kind: str) -> None:
+    """By the server's own list, looked at all the time by somebody else. (shows 6)"""
+    mark = uuid.uuid4().hex
+    works = {
+        "postgresql": "select count(*) from generate_series(1, 200000000) a",
+        "mysql": "select benchmark(2000000000, sha2('x', 512))",
+    }
+    statement = (SLEEP[db.dialect].replace("60", "30") if kind == "sleeps" else works[db.dialect]) + f" /* {mark} */"
+    looks: list[tuple[float, int]] = []
+    done = threading.Event()
+
+    def look() -> None:
+        sql = RUNNING[db.dialect].replace("MARK", mark).replace("%", "%%")
+        with db.connection.connect() as opened:
+            while not done.wait(0.05):
+                looks.append((time.monotonic(), int(opened.exec_driver_sql(sql).scalar_one())))
+                opened.rollback()
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    started = time.monotonic()
+    with pytest.raises(TimedOut):
+        db.run(statement, timeoutSeconds=1)
+    time.sleep(0.5)
+    done.set()
+    watcher.join()
+    busy = [at - started for at, running in looks if running]
+    assert 0.5 < max(busy) <= 3
+    assert looks[-1][1] == 0
+
+
 def test_time_out_of_what_is_no_query(db: Database) -> None:
     mark = uuid.uuid4().hex
     started = time.monotonic()

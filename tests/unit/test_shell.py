@@ -231,7 +231,7 @@ def test_much_output_stays_small_in_memory(ctx: RunContext) -> None:
     before = psutil.Process().memory_info().rss
     output = call(ctx, shell="yes 0123456789012345678901234567890123456789 | head -c 50000000")
     assert count >= 50_000_000 // 41
-    assert len(output["stdoutTail"]) == TAIL_BYTES
+    assert TAIL_BYTES - 41 <= len(output["stdoutTail"]) <= TAIL_BYTES  # it begins with a whole line
     output = call(ctx, shell="head -c 50000000 /dev/zero | tr '\\0' x; echo; echo '{\"a\": 1}'")
     assert longest < LINE_BYTES + 100
     assert output["data"] == {"a": 1}

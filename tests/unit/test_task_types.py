@@ -233,7 +233,7 @@ def test_odd_values_become_json() -> None:
 
 def test_wait_waits_reports_and_stops(ctx: RunContext) -> None:
     seen: list[float] = []
-    ctx.on_progress = lambda percent, _: seen.append(percent)
+    ctx.on_progress = lambda percent, *_: seen.append(percent)
     assert 0.3 <= call("wait", ctx, seconds=0.3)["waitedSeconds"] < 1
     assert seen == sorted(seen)
     soon = (datetime.now(UTC) + timedelta(seconds=0.2)).isoformat()

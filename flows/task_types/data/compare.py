@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,16 @@ from taskcenter.errors import StepFailed
 
 from ..database.quoting import qualified
 from ..files import job_file
-from .canonical import Canon, Form, canonical_chunks
+from .canonical import Canon, Form
+from .canonical_rows import canonical_chunks
+from .canonical_sql import postgresql_text
 from .compare_script import Detail, Script, Spool, detail, sample_of, statements, write_script
 from .compare_sql import can_join, differing_ranges, fingerprint, joined
 from .compare_streams import Difference, key_reader, merged
 from .compare_tables import Pair, find_pair, order_by
+from .lines import Chunk
 from .pg_copy import copy_out
 from .side import Guard, Side, guarded, in_database, open_reader, open_writer
-from .sources import Chunk
 from .transfer import same_place
 from .verify import is_hashable, row_hash
 
@@ -154,7 +156,9 @@ class _Comparison:
             (left, True, here), (right, False, there)
         )]  # fmt: skip
         key = key_reader(pair.source_canons[: pair.width])
-        yield from merged(streams[0], streams[1], key, pair.width, self.guard, counted)
+        # an error of one side leaves the other in the middle of its rows, where nothing can be rolled back
+        with closing(streams[0]), closing(streams[1]):
+            yield from merged(streams[0], streams[1], key, pair.width, self.guard, counted)
 
     def _counted(self, source_rows: int, target_rows: int) -> None:
         self.rows = (source_rows, target_rows)
@@ -336,7 +340,7 @@ def _near(found: Detail, place: int, tolerance: float) -> bool:
         return False
 
 
-def _stream(side: Side, pair: Pair, left: bool, condition: str, hashable: bool) -> Iterator[Chunk]:
+def _stream(side: Side, pair: Pair, left: bool, condition: str, hashable: bool) -> Generator[Chunk, None, None]:
     """Lines of key fields and what stands for the rest of the row: PostgreSQL's own hash, or all values."""
     columns: Sequence[Canon] = pair.canons(left)
     keys = columns[: pair.width]
@@ -344,8 +348,6 @@ def _stream(side: Side, pair: Pair, left: bool, condition: str, hashable: bool) 
     if not hashable:
         yield from canonical_chunks(side, reading, columns)
         return
-    from .canonical import postgresql_text
-
     expressions = [postgresql_text(c) for c in keys]
     values = [c.column for c in columns[pair.width :]]
     expressions.append(row_hash(values) if values else "0")

@@ -13,7 +13,8 @@ from ..database.literals import text_literal
 from ..database.model import Column, TypeKind
 from ..database.quoting import column_list, qualified, quote
 from . import lines
-from .canonical import Canon, Form, canonical_chunks
+from .canonical import Canon, Form
+from .canonical_rows import canonical_chunks
 from .compare_streams import Difference, Kind
 from .compare_tables import Pair, order_by
 from .files import literal_of

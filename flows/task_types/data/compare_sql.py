@@ -10,7 +10,9 @@ from taskcenter.errors import StepFailed
 
 from ..database.model import Column, TypeKind
 from ..database.quoting import quote
-from .canonical import Canon, Form, canonical_chunks, line_hash, mysql_line, postgresql_text
+from .canonical import Canon, Form
+from .canonical_rows import canonical_chunks, line_hash
+from .canonical_sql import mysql_line, postgresql_text
 from .compare_streams import Difference, Kind
 from .compare_tables import Pair
 from .lines import escape_as_copy

@@ -14,9 +14,8 @@ from typing import Any, Literal
 from taskcenter.errors import StepFailed
 
 from .canonical import Canon, Form
-from .lines import NULL, unescape
+from .lines import NULL, Chunk, unescape
 from .side import Guard
-from .sources import Chunk
 
 __all__ = ["Difference", "Kind", "key_reader", "merged"]
 

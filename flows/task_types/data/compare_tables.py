@@ -154,7 +154,8 @@ def _check_unique(side: Side, pair: Pair, left: bool) -> None:
         unique += [set(k.columns) for k in table.unique_keys]
         unique += [set(i.columns) for i in table.indexes if i.unique and i.columns and i.where is None]
     # SQLite keeps NULLs in a primary key that is no INTEGER PRIMARY KEY
-    if any(found <= names for found in unique if found) and side.dialect != "sqlite":
+    certain = side.dialect != "sqlite" or (len(columns) == 1 and columns[0].type.sql.lower() == "integer")
+    if certain and any(found <= names for found in unique if found):
         return
     listed = column_list([c.name for c in columns], side.dialect)
     sql = pair.reading(left).sql(f"{listed}, count(*)", side.dialect)

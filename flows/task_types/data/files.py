@@ -10,17 +10,15 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
-
-from taskcenter.errors import StepFailed
+from typing import IO, Literal, Protocol
 
 from ..database.literals import text_literal
 from ..database.model import ColumnType, TypeKind
 from ..database.quoting import column_list, quote
 from . import lines
 from .load import Counter
+from .parquet import write_parquet
 from .pg_copy import copy_out
 from .side import Guard, Side
 from .sources import Reading, chunks
@@ -55,7 +53,7 @@ def write_file(
         if kind == "csv" and source.dialect == "postgresql":
             _postgresql_csv(made, reading, source, fields, guard, counter)
         elif kind == "parquet":
-            _parquet(made.path, reading, source, fields, guard, counter)
+            write_parquet(made.path, chunks(source, reading, fields, kind), fields, guard, counter)
             made.adopt()
         else:
             form = _form(kind, fields, table, dialect, key)
@@ -293,54 +291,3 @@ def _on_conflict(names: Sequence[str], key: Sequence[str], dialect: str) -> str:
         return "\nON DUPLICATE KEY UPDATE " + ", ".join(changes)
     then = "UPDATE SET " + ", ".join(f"{c} = excluded.{c}" for c in others) if others else "NOTHING"
     return f"\nON CONFLICT ({column_list(list(key), dialect)}) DO {then}"
-
-
-def _parquet(
-    path: Path, reading: Reading, source: Side, fields: Sequence[Field], guard: Guard, counter: Counter
-) -> None:
-    """Columns with their types where Parquet has them, else texts."""
-    try:
-        pyarrow = import_module("pyarrow")
-        parquet = import_module("pyarrow.parquet")
-    except ImportError:
-        raise StepFailed(
-            "writing Parquet needs the library pyarrow, which is not installed in Task Center's environment: "
-            "pip install pyarrow, or choose csv or jsonl",
-            error_type="setup",
-        ) from None
-    kinds = [_arrow_of(f.source.type, pyarrow) for f in fields]
-    schema = pyarrow.schema([(f.target.name, kind) for f, (kind, _) in zip(fields, kinds, strict=True)])
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
-        for data, count in chunks(source, reading, fields, "parquet"):
-            guard.check()
-            columns = list(zip(*lines.rows(data), strict=True))
-            arrays = [
-                pyarrow.array([None if t is None else read(t) for t in column], type=kind)
-                for column, (kind, read) in zip(columns, kinds, strict=True)
-            ]
-            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
-            counter.add(count, len(data))
-
-
-def _arrow_of(kind: ColumnType, pyarrow: Any) -> tuple[Any, Callable[[str], Any]]:
-    from datetime import UTC, date, datetime
-    from decimal import Decimal
-
-    match kind.kind:
-        case TypeKind.INTEGER if not (kind.unsigned and kind.bits == 64):
-            return pyarrow.int64(), int
-        case TypeKind.DECIMAL if kind.precision and kind.precision <= 38:
-            return pyarrow.decimal128(kind.precision, kind.scale or 0), Decimal
-        case TypeKind.FLOAT:
-            return pyarrow.float64(), float
-        case TypeKind.BOOLEAN:
-            return pyarrow.bool_(), lambda text: text == "1"
-        case TypeKind.BYTES:
-            return pyarrow.binary(), bytes.fromhex
-        case TypeKind.DATE:
-            return pyarrow.date32(), date.fromisoformat
-        case TypeKind.TIMESTAMP:
-            return pyarrow.timestamp("us"), datetime.fromisoformat
-        case TypeKind.TIMESTAMP_TZ:
-            return pyarrow.timestamp("us", tz="UTC"), lambda text: datetime.fromisoformat(text).replace(tzinfo=UTC)
-    return pyarrow.string(), str

@@ -9,7 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["NULL", "escape", "escape_as_copy", "fields", "for_mysql", "is_number", "rows", "unescape"]
+__all__ = [
+    "NULL",
+    "Chunk",
+    "escape",
+    "escape_as_copy",
+    "escape_bytes",
+    "fields",
+    "for_mysql",
+    "is_number",
+    "rows",
+    "unescape",
+]
+
+Chunk = tuple[bytes | bytearray, int]
+"""Whole rows and how many."""
 
 NULL = "\\N"
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -19,6 +33,8 @@ _COPIED = re.compile(r"[\\\t\n\r\x08\x0c\x0b]")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED_BYTES = re.compile(rb"\\(.)", re.DOTALL)
+_COPIED_BYTES = re.compile(rb"[\\\t\n\r\x08\x0c\x0b]")
+_NAMES_BYTES = {name.encode(): letters.encode() for name, letters in _NAMES.items()}
 
 
 def escape(text: str) -> str:
@@ -38,6 +54,11 @@ def unescape(field: str) -> str | None:
 def escape_as_copy(text: str) -> str:
     """The field exactly as PostgreSQL's COPY writes it."""
     return _COPIED.sub(lambda match: _NAMES[match[0]], text) if _COPIED.search(text) else text
+
+
+def escape_bytes(text: bytes) -> bytes:
+    """``escape_as_copy`` for a text in UTF-8."""
+    return _COPIED_BYTES.sub(lambda match: _NAMES_BYTES[match[0]], text)
 
 
 def is_number(text: str) -> bool:

@@ -19,9 +19,10 @@ from ..database.snapshot import consistent
 from ..database.trouble import explain
 from ..sql_session import said
 
-__all__ = ["NAMES", "Guard", "Side", "guarded", "in_database", "open_reader", "open_writer"]
+__all__ = ["NAMES", "UNTOUCHED", "Guard", "Side", "guarded", "in_database", "open_reader", "open_writer"]
 
 NAMES = {"postgresql": "PostgreSQL", "mysql": "MySQL/MariaDB", "sqlite": "SQLite"}
+UNTOUCHED = "the target is as it was"
 _POLL_SECONDS = 0.1
 _WRITER = {
     "postgresql": ("SET TIME ZONE 'UTC'", "SET datestyle = 'ISO, YMD'", "SET intervalstyle = 'postgres'"),
@@ -127,7 +128,10 @@ def _side(connection: Connection, opened: sa.Connection) -> Side:
 
 
 class Guard:
-    """Stops the sides on cancel and at the deadline, and turns what the drivers then say into what happened."""
+    """Stops the sides on cancel and at the deadline, and turns what the drivers then say into what happened.
+
+    ``left`` is what the user is told of the target when it ends early.
+    """
 
     def __init__(self, ctx: RunContext, seconds: float, what: str) -> None:
         self._ctx = ctx
@@ -138,6 +142,7 @@ class Guard:
         self._lock = threading.Lock()
         self._sides: list[Side] = []
         self.reason: str | None = None
+        self.left = UNTOUCHED
 
     def add(self, side: Side) -> Side:
         """From now on ``side`` is stopped with the others."""
@@ -162,14 +167,10 @@ class Guard:
         if self.reason is None and self._end is not None and time.monotonic() > self._end:
             self.reason = "timeout"
         if self.reason == "timeout":
-            raise TimedOut(f"{self._what} was stopped after {self._seconds:g} s; the target is as it was")
+            raise TimedOut(f"{self._what} was stopped after {self._seconds:g} s; {self.left}")
         if self.reason == "cancelled":
-            raise Cancelled(f"{self._what} was stopped; the target is as it was")
+            raise Cancelled(f"{self._what} was stopped; {self.left}")
         self._ctx.checkpoint()
-
-    def left(self) -> float | None:
-        """Seconds until the deadline; None without one."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def say(self, sentence: str) -> None:
         """One line for the run's log."""

@@ -17,9 +17,9 @@ from taskcenter.errors import StepFailed
 
 from ..database.quoting import column_list
 from . import lines
+from .lines import Chunk
 from .pg_copy import CopyIn
 from .side import Side
-from .sources import Chunk
 from .texts import Field, load_clauses, to_sqlite
 
 __all__ = ["Writer", "insert_rows", "writing"]
@@ -208,5 +208,5 @@ def _check_warnings(side: Side) -> None:
         code = int(found[0][1])
         raise StepFailed(
             f"the target does not take the rows as they are: {said}",
-            error_type="constraint" if code in (1062, 1048, 1452, 3819, 4025) else "value",
+            error_type="constraint" if code in (1048, 1062, 1263, 1452, 3819, 4025) else "value",
         )

@@ -7,19 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from taskcenter.errors import StepFailed
-
 from ..database.quoting import qualified
-from .pg_copy import CHUNK, copy_out
+from .lines import Chunk
+from .mysql_rows import mysql_chunks
+from .pg_copy import copy_out
 from .side import Side
 from .texts import Field, from_sqlite, line_of_mysql, select_list
 
-__all__ = ["Chunk", "Reading", "chunks", "tuples"]
+__all__ = ["Reading", "chunks", "tuples"]
 
 _FETCH = 1000
-
-Chunk = tuple[bytes | bytearray, int]
-"""Whole rows and how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ def chunks(side: Side, reading: Reading, fields: Sequence[Field], sink: str) -> 
         for data in copy_out(side.driver, f"COPY ({sql}) TO STDOUT"):
             yield data, data.count(b"\n")
     elif dialect == "mysql":
-        yield from _mysql(side, reading.sql(line_of_mysql(fields, sink), dialect))
+        yield from mysql_chunks(side, reading.sql(line_of_mysql(fields, sink), dialect))
     else:
         write = from_sqlite(fields, sink)
         for rows in tuples(side, reading.sql(select_list(fields, dialect, sink), dialect)):
@@ -59,45 +56,12 @@ def chunks(side: Side, reading: Reading, fields: Sequence[Field], sink: str) -> 
 
 
 def tuples(side: Side, sql: str) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows as the driver gives them, in batches, never all at once. For MySQL and SQLite."""
-    if side.dialect == "mysql":
-        from pymysql.cursors import SSCursor
-
-        cursor = side.driver.cursor(SSCursor)
-    else:
-        cursor = side.driver.cursor()
-    done = False
+    """The rows as SQLite's driver gives them, in batches, never all at once."""
+    cursor = side.driver.cursor()
     try:
         cursor.execute(sql)
         while rows := cursor.fetchmany(_FETCH):
             yield rows
-        done = True
     finally:
-        if not done and side.dialect == "mysql":
-            # closing an unbuffered cursor reads all that is still to come: the server is told to stop first
-            with suppress(Exception):
-                side.stop()
-        with suppress(Exception):  # a lost connection: what it said first counts
+        with suppress(Exception):  # left unread until its database was closed
             cursor.close()
-
-
-def _mysql(side: Side, sql: str) -> Iterator[Chunk]:
-    lines: list[bytes] = []
-    size = 0
-    for rows in tuples(side, sql):
-        for (line,) in rows:
-            if line is None:
-                raise StepFailed(
-                    "a row is larger than the server's max_allowed_packet and cannot be read whole: "
-                    "raise max_allowed_packet on the source, or leave the large column out",
-                    error_type="too_large",
-                )
-        lines.extend(line for (line,) in rows)
-        size += len(rows) * (len(rows[0][0]) + 1)
-        if size >= CHUNK:
-            lines.append(b"")
-            yield b"\n".join(lines), len(lines) - 1
-            lines, size = [], 0
-    if lines:
-        lines.append(b"")
-        yield b"\n".join(lines), len(lines) - 1

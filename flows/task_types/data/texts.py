@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from ..database.model import Column, TypeKind
 from ..database.quoting import quote
 from .lines import NULL, escape
+from .mysql_rows import HEX_PREFIX, line_of
 
 __all__ = ["Field", "from_sqlite", "line_of_mysql", "load_clauses", "select_list", "to_sqlite"]
 
@@ -49,9 +51,9 @@ def _prefix(field: Field, sink: str) -> str:
 
 
 def select_list(fields: Sequence[Field], dialect: str, sink: str) -> str:
-    """The expressions of a SELECT on ``dialect`` that give the neutral texts for a ``sink`` (engine or file type)."""
-    write = {"postgresql": _postgresql, "mysql": _mysql}.get(dialect)
-    return ", ".join(write(f, sink) if write else f.name(dialect) for f in fields)
+    """The expressions of a SELECT on PostgreSQL that give the neutral texts for a ``sink`` (engine or file type), or on
+    SQLite, whose values ``from_sqlite`` writes."""
+    return ", ".join(_postgresql(f, sink) if dialect == "postgresql" else f.name(dialect) for f in fields)
 
 
 def _postgresql(field: Field, sink: str) -> str:
@@ -59,6 +61,8 @@ def _postgresql(field: Field, sink: str) -> str:
     to = field.target.type.kind
     if sink == "postgresql" and (kind is to or to is not TypeKind.BYTES):
         return name
+    if field.cast and to is not TypeKind.BYTES:
+        return f"{name}::text"  # it is no longer what its column's type says
     if field.is_hex:
         made = name if kind is TypeKind.BYTES else f"convert_to({name}::text, 'UTF8')"
         return f"'{_prefix(field, sink)}' || encode({made}, 'hex')"
@@ -77,13 +81,13 @@ def _postgresql(field: Field, sink: str) -> str:
     return name
 
 
-def _mysql(field: Field, sink: str) -> str:
+def _mysql(field: Field) -> str:
     name, source = field.name("mysql"), field.source.type
     kind = source.kind
     if kind is TypeKind.OTHER and _SPATIAL.match(source.sql):
         name = f"ST_AsText({name})"
     if field.is_hex:
-        return f"CONCAT('{_prefix(field, sink).replace(chr(92), chr(92) * 2)}', LOWER(HEX({name})))"
+        return f"LOWER(HEX({name}))"
     if kind is TypeKind.FLOAT:
         return f"({name} + 0e0)"  # a FLOAT shows six digits only; as a double it shows them all
     if kind is TypeKind.BITS:
@@ -109,19 +113,16 @@ _BARE = {
 
 
 def line_of_mysql(fields: Sequence[Field], sink: str) -> str:
-    """One expression that makes a whole line on the server; NULL where it would be larger than a packet."""
+    """One expression that makes a whole row on the server, for ``mysql_chunks``."""
     parts = []
     for field in fields:
-        made = _mysql(field, sink)
-        backslash = chr(92)
+        made = _mysql(field)
         if field.is_hex:
-            made = f"REPLACE({made}, '{backslash * 2}', '{backslash * 4}')"
+            made = f"CONCAT({HEX_PREFIX}, {made})" if _prefix(field, sink) else made
         elif field.source.type.kind not in _BARE or field.cast:
-            made = f"CONVERT({made} USING utf8mb4)"
-            for plain, letter in ((backslash * 2, backslash * 4), ("\\t", "\\\\t"), ("\\n", "\\\\n"), ("\\r", "\\\\r")):
-                made = f"REPLACE({made}, '{plain}', '{letter}')"
-        parts.append(f"IFNULL({made}, '{backslash * 2}N')")
-    return f"CAST(CONCAT_WS('\\t', {', '.join(parts)}) AS BINARY)"
+            made = f"CAST(CONVERT({made} USING utf8mb4) AS BINARY)"
+        parts.append(made)
+    return line_of(parts)
 
 
 def load_clauses(fields: Sequence[Field]) -> str:
@@ -186,7 +187,7 @@ def _is_clean(text: str, rows: Batch, width: int, prefixed: Sequence[int]) -> bo
     if not backslashes:
         return True
     bytes_there = sum(row[index] is not None for index in prefixed for row in rows)
-    return backslashes == sum(row.count(None) for row in rows) + 2 * bytes_there
+    return backslashes == list(chain.from_iterable(rows)).count(None) + 2 * bytes_there  # a count per row takes long
 
 
 def _doubled(write: Callable[[Any], str]) -> Callable[[Any], str]:

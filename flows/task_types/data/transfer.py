@@ -16,6 +16,7 @@ from taskcenter.errors import StepFailed
 from ..database.model import Column, Table
 from ..database.quoting import qualified
 from ..files import job_file
+from .batches import load_in_batches
 from .describe import describe, find_table, unknown_table
 from .files import FileKind, write_file
 from .load import Counter, Job, fields_of, load
@@ -181,6 +182,8 @@ class _Transfer:
         verify = None
         if item.verify:
             verify = self._verifier(job, reader, writer)
+        if self.payload.batch_rows is not None:
+            return self._batched(item, table, job, reader, writer)
         if item.watermark_column is None:
             written, is_new, proof = load(job, reader, writer, self.guard, counter, self.ctx.temp_dir, verify)
         else:
@@ -204,6 +207,29 @@ class _Transfer:
         if item.watermark_column is not None:
             made["watermark"] = {"above": fresh.above, "upTo": fresh.up_to}
         return made
+
+    def _batched(
+        self, item: TransferObject, table: Table | None, job: Job, reader: Side, writer: Side
+    ) -> dict[str, Any]:
+        assert self.payload.batch_rows is not None
+        found = load_in_batches(
+            job, self.payload.batch_rows, reader, writer, self.guard, self._counter, self.ctx.temp_dir
+        )
+        if found.above is not None:
+            self.warnings.append(
+                f"{job.label()} held rows already: those with a key up to {found.above} were not looked at"
+            )
+        return {
+            "sourceTable": table.label if table is not None else item.source_table or "query",
+            "targetTable": job.label(),
+            "mode": item.mode,
+            "sink": "database",
+            "rowsRead": found.read,
+            "rowsWritten": found.written,
+            "bytes": found.bytes,
+            "created": found.is_new,
+            "batches": found.batches,
+        }
 
     def _window(self, item: TransferObject, job: Job, table: Table | None, writer: Side) -> tuple[Job, Window]:
         """The job, kept to the rows that are new."""
@@ -316,8 +342,8 @@ class _Transfer:
                 preflight(made, job, find_table(writer, job.label()), reader.dialect, writer.dialect)
         return made
 
-    def _counter(self) -> Counter:
-        before = self.moved
+    def _counter(self, more: int = 0) -> Counter:
+        before = self.moved + more
 
         def report(rows: int) -> None:
             done = before + rows
@@ -340,7 +366,7 @@ class _Transfer:
         try:
             yield
         except errors as error:
-            where = f"{what}, the target is as it was" if writer else what
+            where = f"{what}, {self.guard.left}" if writer else what
             known = self.guard.explain(error, where)
             if isinstance(known, StepFailed) and known.error_type in _UNPLACED and known is error:
                 known = StepFailed(f"{where}: {known.message}", error_type=known.error_type)

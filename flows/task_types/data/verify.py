@@ -10,7 +10,8 @@ from taskcenter.errors import StepFailed
 
 from ..database.model import Column, Table, TypeKind
 from ..database.quoting import quote
-from .canonical import Canon, canonical_chunks, canons, line_hash
+from .canonical import Canon, canons
+from .canonical_rows import canonical_chunks, line_hash
 from .side import Guard, Side
 from .sources import Reading
 from .texts import Field

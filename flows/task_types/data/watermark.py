@@ -22,9 +22,9 @@ from .side import Guard, Side, open_reader
 from .sources import Reading, chunks
 from .texts import Field
 
-__all__ = ["Window", "check_column", "mark_of", "settle"]
+__all__ = ["MARKS", "Window", "check_column", "mark_of", "settle"]
 
-_KINDS = (TypeKind.INTEGER, TypeKind.DECIMAL, TypeKind.DATE, TypeKind.TIMESTAMP, TypeKind.TIMESTAMP_TZ)
+MARKS = (TypeKind.INTEGER, TypeKind.DECIMAL, TypeKind.DATE, TypeKind.TIMESTAMP, TypeKind.TIMESTAMP_TZ)
 _POLL_SECONDS = 0.05
 
 
@@ -40,10 +40,13 @@ class Window:
         name = quote(column.name, dialect)
         if self.up_to is None:
             return "1 = 0"
-        parts = [f"{name} <= {_literal(self.up_to, column)}"]
-        if self.above is not None:
-            parts.append(f"{name} > {_literal(self.above, column)}")
-        return " AND ".join(parts)
+        upper = f"{name} <= {_literal(self.up_to, column)}"
+        return upper if self.above is None else f"{upper} AND {self.lower(column, dialect)}"
+
+    def lower(self, column: Column, dialect: str) -> str:
+        """The condition of the lower bound alone."""
+        assert self.above is not None
+        return f"{quote(column.name, dialect)} > {_literal(self.above, column)}"
 
 
 def _literal(text: str, column: Column) -> str:
@@ -55,7 +58,7 @@ def _literal(text: str, column: Column) -> str:
 def check_column(source: Column, target: Column) -> None:
     """StepFailed for a column that cannot be a mark."""
     for role, column in (("source", source), ("target", target)):
-        if column.type.kind not in _KINDS:
+        if column.type.kind not in MARKS:
             raise StepFailed(
                 f"the watermark column {column.name!r} of the {role} is of the type {column.type.sql or 'any'}: "
                 "a mark is a whole or decimal number, a date or a timestamp",

@@ -23,7 +23,7 @@ _MOVED = {1412}
 
 
 def explain(error: BaseException, connection: Connection) -> StepFailed:
-    """The failure with an ``error_type``: locked, connection_lost, permission, missing_table, moved, full or sql."""
+    """The failure: locked, connection_lost, permission, missing_table, moved, full, file or sql."""
     original = getattr(error, "orig", None) or error
     number = original.args[0] if original.args and isinstance(original.args[0], int) else None  # MySQL's own
     code = number or getattr(original, "sqlstate", None)
@@ -40,8 +40,10 @@ def explain(error: BaseException, connection: Connection) -> StepFailed:
         kind = "missing_table"
     elif code in _MOVED:
         kind, hint = "moved", "; a table was altered while it was read: try again"
-    elif code in ("53100", 1021) or "database or disk is full" in text:
+    elif code in ("53100", 1021, 1114) or "database or disk is full" in text:
         kind, hint = "full", "; the disk of the database is full"
+    elif "disk I/O error" in text:
+        kind, hint = "file", "; the database's file cannot be written or read: is the disk full?"
     return StepFailed(f"{connection.describe()}: {text}{hint}", error_type=kind)
 
 
