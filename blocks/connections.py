@@ -117,7 +117,9 @@ class Connection:
         if self.dialect == "postgresql":
             return {"connect_timeout": _CONNECT_SECONDS, "application_name": "taskcenter", **options}
         if self.dialect == "mysql":
-            return {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4", **options}
+            # as bytes: PyMySQL would write a text in Latin-1, and the server has it in UTF-8
+            secret = {"password": self.password.encode()} if self.password else {}
+            return {"connect_timeout": _CONNECT_SECONDS, "charset": "utf8mb4", **secret, **options}
         return options
 
     def _open(self, dialect: Any, _record: Any, args: Any, arguments: dict[str, Any]) -> Any:

@@ -1,0 +1,43 @@
+"""The value behind a secret's name, for the process of the step that needs it: our own store, then Prefect's blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskcenter.errors import Refused
+from taskcenter.ports import Store
+from taskcenter.redaction import register_secret
+from taskcenter.settings import Settings
+
+from .keys import load_keys
+
+__all__ = ["resolve_secret"]
+
+
+def resolve_secret(name: str, settings: Settings, store: Store) -> tuple[str, dict[str, Any]]:
+    """The value, which is masked from now on in all that leaves this process, and where it was (for the audit).
+
+    Raises Refused when nobody knows it, SetupError when the key is the wrong one.
+    """
+    own = getattr(store, "secrets", None)  # the store in memory keeps none
+    row = own.latest(name) if own is not None else None
+    if row is not None:
+        value = load_keys(settings).decrypt(name, row.ciphertext, row.key_id)
+        register_secret(value)
+        return value, {"name": name, "store": "taskcenter", "version": row.version}
+    value = _from_prefect(name)
+    register_secret(value)
+    return value, {"name": name, "store": "prefect"}
+
+
+def _from_prefect(name: str) -> str:
+    from prefect.blocks.system import Secret
+
+    try:
+        block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
+    except ValueError:
+        raise Refused(
+            f"there is no secret {name!r}: make it with: taskcenter secret set {name} (or as a Prefect Secret block)",
+            name=name,
+        ) from None
+    return str(block.get())
