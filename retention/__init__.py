@@ -1,1 +1,1 @@
-"""Kept for the purge of history by policy; nothing is purged yet."""
+"""What is kept how long, what goes, and the purge that carries it out. (spec 6.5)"""

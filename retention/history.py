@@ -1,0 +1,182 @@
+"""The policy as it is stored, and a whole purge: our tables, Prefect's runs, what killed runs left on the disk.
+
+Every purge that deleted something, or that a person asked for, is an audit entry ``history_purged`` and an event
+``task_history_purged`` with the counters. (spec 6.5)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from taskcenter import events
+from taskcenter.clock import utc_now
+from taskcenter.errors import Refused, TaskCenterError
+from taskcenter.models import AuditEntry, Task
+from taskcenter.ports import Changes, Store, TaskFilter
+from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, PURGED_SETTING, Plan
+from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.purge_preview import Preview
+from taskcenter_adapter.store_sql import SqlStore
+
+from . import purge as work
+from .policy import Policy, parse, plan
+
+__all__ = ["TAGS", "Entry", "database_of", "plan_now", "preview", "purge_history", "read", "save", "with_days"]
+
+Entry = Callable[..., AuditEntry]
+"""Makes an audit entry for whoever asks."""
+
+TAGS = ("taskcenter", "housekeeping")
+"""The tags of our deployments in Prefect; a test holds them against ``deployments``."""
+
+_LOG = logging.getLogger("taskcenter.retention")
+_MOST_IN_PREFECT = 2_000
+"""Runs that one purge deletes in Prefect, each by a call of its own; the next purge goes on."""
+_LEFT_BEHIND = "taskcenter-run-*"
+
+
+def read(store: Store) -> Policy:
+    """The policy in force. A stored one that cannot be read is an error, never the default: that could delete more."""
+    days, rest = store.get_setting(DAYS_SETTING), store.get_setting(POLICY_SETTING)
+    return parse({**(rest or {}), **({"days": days} if days is not None else {})})
+
+
+def save(store: Store, changes: Mapping[str, Any], entry: Entry) -> Policy:
+    """Merge changes into the policy; audited as ``retention_policy_updated``."""
+    before = read(store)
+    after = parse(changes, before)
+    old, new = before.to_json(), after.to_json()
+    changed = [name for name in new if old[name] != new[name]]
+    told = entry(
+        "retention_policy_updated",
+        object="retention",
+        before={name: old[name] for name in changed},
+        after={name: new[name] for name in changed},
+        message=f"history is kept for {after.days} days" if "days" in changed else "the retention policy was changed",
+        metadata={"retentionDays": after.days, "previousRetentionDays": before.days},
+    )
+    rest = after.model_dump(mode="json", by_alias=True, exclude={"days"}, exclude_defaults=True)
+    store.set_settings({DAYS_SETTING: after.days, POLICY_SETTING: rest}, audit=(told,))
+    return after
+
+
+def with_days(policy: Policy, days: int | None) -> Policy:
+    """The policy with other days for one call; out of range is an error."""
+    return policy if days is None else parse({"days": days}, policy)
+
+
+def plan_now(store: Store, policy: Policy, now: datetime) -> Plan:
+    """The policy over the tasks there are; they are read only when a rule or a hold names some."""
+    tasks: list[Task] = []
+    if policy.rules or policy.holds:
+        offset = 0
+        while page := store.list_tasks(TaskFilter(limit=500, offset=offset)):
+            tasks += page
+            offset += len(page)
+    return plan(policy, tasks, now)
+
+
+def database_of(store: Store) -> SqlStore:
+    if not isinstance(store, SqlStore):
+        raise Refused("the store in memory ends with its process: there is nothing to purge")
+    return store
+
+
+def preview(store: Store, *, days: int | None = None, now: datetime | None = None) -> tuple[Plan, Preview]:
+    """What a purge at this moment would delete."""
+    found = plan_now(store, with_days(read(store), days), now or utc_now())
+    return found, work.preview(database_of(store), found)
+
+
+def purge_history(
+    store: Store,
+    entry: Entry,
+    *,
+    gateway: Gateway | None = None,
+    days: int | None = None,
+    now: datetime | None = None,
+    by_hand: bool = True,
+    scheduler: str = "",
+    stop: Callable[[], bool] = lambda: False,
+    pace: work.Pace | None = None,
+) -> dict[str, Any]:
+    """Carry the policy out; the counters. ``days`` holds for this call only."""
+    moment = now or utc_now()
+    database = database_of(store)
+
+    def planned() -> Plan:
+        return plan_now(store, with_days(read(store), days), moment)
+
+    first = planned()
+    # Said before the first row goes: from here on the reconciler must not bring rows back.
+    known = store.get_setting(PURGED_SETTING)
+    if not known or datetime.fromisoformat(known) < first.latest:
+        store.set_setting(PURGED_SETTING, first.latest.isoformat())
+    report = work.purge(database, planned, stop=stop, pace=pace)
+    found = {**report.to_dict(), "deletedPrefectRuns": 0, "deletedFiles": 0}
+    if report.finished:
+        if gateway is not None and report.plan.prefect:
+            found["deletedPrefectRuns"] = _purge_prefect(database, gateway, report.plan, stop, found["notes"])
+        found["deletedFiles"] = _purge_files(report.plan.cutoff(report.plan.days))
+    deleted = sum(value for name, value in found.items() if name.startswith("deleted"))
+    if deleted or by_hand:
+        _record(store, entry, found, scheduler, moment)
+    return found
+
+
+def _record(store: Store, entry: Entry, found: Mapping[str, Any], scheduler: str, triggered: datetime) -> None:
+    told = entry(
+        "history_purged",
+        object="history",
+        message=f"{found['deletedRuns']} runs, {found['deletedRunLogs']} log lines and {found['deletedAuditLogs']} "
+        f"audit entries were purged" + ("" if found["finished"] else "; it was broken off"),
+        metadata={name: value for name, value in found.items() if name != "notes"},
+    )
+    event = events.history_purged(scheduler, found, triggered, utc_now())
+    store.record(Changes(audit=(told,), events=(event,)))
+
+
+def _purge_prefect(store: SqlStore, gateway: Gateway, made: Plan, stop: Callable[[], bool], notes: list[str]) -> int:
+    """Runs of our deployments that Prefect keeps and whose rows are gone here."""
+    deleted = 0
+    try:
+        deployments = [str(one["id"]) for tag in TAGS for one in gateway.list_deployments(tag)]
+        while deleted < _MOST_IN_PREFECT:
+            page = list(gateway.ended_runs(made.latest, deployments)) if deployments else []
+            old = [str(run["id"]) for run in page if store.find_run(str(run["id"])) is None]
+            for run_id in old:
+                if stop():
+                    return deleted
+                gateway.delete_run(run_id)
+                deleted += 1
+            if not old:
+                return deleted
+    except TaskCenterError as error:
+        notes.append(f"Prefect's own runs stay for now: {error.message.splitlines()[0]}")
+        _LOG.warning("%s", notes[-1])
+    return deleted
+
+
+def _purge_files(cutoff: datetime) -> int:
+    """Folders that killed runs left in the temporary folder."""
+    gone = 0
+    for folder in Path(tempfile.gettempdir()).glob(_LEFT_BEHIND):
+        try:
+            old = folder.is_dir() and not folder.is_symlink() and folder.stat().st_mtime < cutoff.timestamp()
+            if old and folder.stat().st_uid == _own_user():
+                shutil.rmtree(folder)
+                gone += 1
+        except OSError:  # of a process that has just ended, or not ours
+            continue
+    return gone
+
+
+def _own_user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0
