@@ -15,6 +15,7 @@ import yaml
 from composites.load import CATALOG, catalog
 from taskcenter.models import Task
 
+from .housekeeping import PURGE_HISTORY
 from .spec import POOL, deployment_of
 
 __all__ = ["FILE", "catalog_tasks", "manifest"]
@@ -57,6 +58,17 @@ def manifest(tasks: Sequence[Task]) -> str:
                 "schedules": [],
             }
         )
+    entries.append(
+        {
+            "name": PURGE_HISTORY["name"],
+            "description": PURGE_HISTORY["description"],
+            "entrypoint": PURGE_HISTORY["entrypoint"],
+            "parameters": PURGE_HISTORY["parameters"],
+            "tags": PURGE_HISTORY["tags"],
+            "work_pool": {"name": POOL, "work_queue_name": PURGE_HISTORY["work_queue_name"]},
+            "schedules": [],
+        }
+    )
     document = {"name": "taskcenter", "build": None, "push": None, "pull": None, "deployments": entries}
     return _HEAD + yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
 

@@ -29,10 +29,8 @@ from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
-from taskcenter.scheduling.admission import start_order
-from taskcenter.scheduling.state import Limits, OpenRun
 from taskcenter.settings import Settings
-from taskcenter_adapter.mapping import priority_of
+from taskcenter_adapter.run_gate import Asked, asked_of
 
 from .warm_pool import WarmPool, WarmProcessAway
 from .worker_leases import WorkerLeases
@@ -139,31 +137,42 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         """Submit what is due; what is not yet is a time to wake at. Until then it stays Scheduled in Prefect."""
         now = datetime.now(UTC)
         due = []
-        for entry in await self._ordered(flow_run_response, now):
+        for entry in flow_run_response:
             slot = entry.flow_run.next_scheduled_start_time or entry.flow_run.expected_start_time
             if slot is None or slot <= now:
                 due.append(entry)
             else:
                 self._waker.wake_at(slot)
-        taken = await super()._submit_scheduled_flow_runs(due)
-        self._backlog = [entry for entry in due if entry.flow_run.id not in self._submitting_flow_run_ids]
+        taken = await self._submit_admitted(due)
         self._looked = time.monotonic()
         return taken
 
-    async def _ordered(self, entries: list[WorkerFlowRunResponse], now: datetime) -> list[WorkerFlowRunResponse]:
-        """Priority, then slot, then age; who waits long goes first in the end. (``scheduling.admission``)"""
-        limits = Limits()
+    async def _submit_admitted(self, due: list[WorkerFlowRunResponse]) -> list[FlowRun]:
+        """Submit those that the gate lets start, in its order; the others wait. (``scheduling.admission``)"""
+        waiting = {str(e.flow_run.id): e for e in due if e.flow_run.id not in self._submitting_flow_run_ids}
+        self._backlog = list(waiting.values())
+        places = int(self._limiter.available_tokens) if self._limiter else None
+        found = await self._leases.admit(await self._asked(self._backlog), places) if waiting else None
+        if found is None:
+            return []
+        taken = await super()._submit_scheduled_flow_runs([waiting[run_id] for run_id in found.start])
+        for run_id in {UUID(run_id) for run_id in found.start} - self._submitting_flow_run_ids:
+            await self._leases.give_up(run_id)
+        self._backlog = [waiting[run_id] for run_id in found.order if run_id in found.waits]
+        return taken
 
-        def key(entry: WorkerFlowRunResponse) -> tuple[int, datetime, datetime, str]:
-            run, queue = entry.flow_run, self._queues.get(entry.work_queue_id)
-            slot = run.next_scheduled_start_time or run.expected_start_time
-            priority = priority_of(run.tags, queue.name if queue else None)
-            return start_order(OpenRun(str(run.id), "", run.created or now, slot=slot, priority=priority), now, limits)
-
+    async def _asked(self, entries: list[WorkerFlowRunResponse]) -> list[Asked]:
+        """The runs as the gate sees them."""
         for queue_id in {entry.work_queue_id for entry in entries} - self._queues.keys():
             with contextlib.suppress(ObjectNotFound):
                 self._queues[queue_id] = await self.client.read_work_queue(queue_id)
-        return sorted(entries, key=key)
+        asked = []
+        for entry in entries:
+            run, queue = entry.flow_run, self._queues.get(entry.work_queue_id)
+            slot = run.next_scheduled_start_time or run.expected_start_time
+            created, name = run.created or datetime.now(UTC), queue.name if queue else None
+            asked.append(asked_of(str(run.id), run.tags, run.parameters, created, slot, name))
+        return asked
 
     async def _place_free(self) -> None:
         """A run has ended: the next one that was found waiting, without asking again when that was just now."""
@@ -171,8 +180,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             self._waker.wake()
             return
         async with self._polling:
-            await super()._submit_scheduled_flow_runs(self._backlog)
-            self._backlog = [e for e in self._backlog if e.flow_run.id not in self._submitting_flow_run_ids]
+            await self._submit_admitted(self._backlog)
 
     async def _wake(self) -> None:
         try:
@@ -272,10 +280,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
                 worker_id=self.backend_id,
             )
         )
-        claiming = asyncio.create_task(self._leases.take(flow_run.id))
-        pending = await self._propose_pending_state(flow_run)
-        await claiming
-        if not pending:
+        if not await self._propose_pending_state(flow_run):
             reading.cancel()
             return None
         flow_run.state = Pending()

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import TaskCenterError
+from taskcenter.scheduling.admission import Admission
 from taskcenter.settings import Settings
 from taskcenter_adapter.leases import holder_of, this_machine
+from taskcenter_adapter.run_gate import Asked, RunGate
 from taskcenter_adapter.run_leases import RENEW_SECONDS, RunLeases
 from taskcenter_adapter.runtime import database_url
 from taskcenter_adapter.store import open_store
@@ -29,6 +31,8 @@ class WorkerLeases:
         self._settings, self._logger = settings, logger
         self._store: SqlStore | None = None
         self._taken: set[str] = set()
+        self._told: dict[str, str] = {}
+        self._away = False
         self.holder = holder_of()
         self._machine = this_machine()
 
@@ -40,16 +44,33 @@ class WorkerLeases:
             self._store = store
         return RunLeases(self._store)
 
-    async def take(self, run_id: UUID) -> None:
-        """Claim a run that Prefect has just given to this worker."""
-        await asyncio.to_thread(self._take, str(run_id))
+    async def admit(self, asked: Sequence[Asked], places: int | None) -> Admission | None:
+        """Who of these starts here now, each with its lease; None while the database cannot be asked."""
+        ids = {item.run.id for item in asked}
+        self._told = {run_id: said for run_id, said in self._told.items() if run_id in ids}
+        if places == 0 and ids <= self._told.keys():
+            return Admission()  # nothing can start, and all rows say why
+        return await asyncio.to_thread(self._admit, asked, places)
 
-    def _take(self, run_id: str) -> None:
+    def _admit(self, asked: Sequence[Asked], places: int | None) -> Admission | None:
+        facts = {**self._machine, "pid": os.getpid()}
         try:
-            if self._leases().take(run_id, self.holder, utc_now(), {**self._machine, "pid": os.getpid()}):
-                self._taken.add(run_id)
+            self._leases()
+            assert self._store is not None  # just opened
+            gate = RunGate(self._store)
+            found = gate.admit(asked, self.holder, utc_now(), facts, places=places, told=self._told)
         except TaskCenterError as error:
-            self._logger.debug("no lease for %s: %s", run_id, error.message)
+            self._logger.log(
+                logging.DEBUG if self._away else logging.WARNING,
+                "nothing starts while the gate cannot be asked: %s",
+                error.message.splitlines()[0],
+            )
+            self._away = True
+            return None
+        self._away = False
+        self._taken.update(found.start)
+        self._told = {run_id: str(wait) for run_id, wait in found.waits.items()}
+        return found
 
     async def started(self, run_id: UUID, pid: int) -> None:
         """So that whoever rescues the run finds its process."""

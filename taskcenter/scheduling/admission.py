@@ -14,7 +14,7 @@ person started do not mind), its turn among the runs of its trigger or task (``s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -67,6 +67,8 @@ class Wait:
     until: datetime | None = None
 
     def __str__(self) -> str:
+        if self.code is WaitCode.TASK_LIMIT and self.name:
+            return f"at most {self.limit} runs of {self.name} go at once, and that is a step of it"
         until = self.until.isoformat() if self.until else "a later time"
         return _WORDS[self.code].format(name=self.name, limit=self.limit, until=until)
 
@@ -159,7 +161,7 @@ class _Places:
 
     def take(self, run: OpenRun, task: TaskState) -> None:
         self.pool += 1
-        if self.narrow or task.max_concurrent:
+        if self.narrow or task.max_concurrent or task.uses:
             self.keep(run, task)
         if self.turns:
             self.busy.add(("task", run.task_id))
@@ -167,26 +169,31 @@ class _Places:
 
     def keep(self, run: OpenRun, task: TaskState) -> None:
         """Count the run against the limits of its task, tags and connections, but not against the pool."""
-        for code, name, _ in self._limits_of(run, task):
+        for code, name, _, _ in self._limits_of(run, task):
             self.taken[code.value, name] += 1
 
     def full(self, run: OpenRun, task: TaskState) -> Wait | None:
-        for code, name, limit in self._limits_of(run, task):
+        for code, name, limit, shown in self._limits_of(run, task):
             if self.taken[code.value, name] >= limit:
-                return Wait(code, name if code is not WaitCode.TASK_LIMIT else "", limit)
+                return Wait(code, shown, limit)
         pool = self.limits.pool
         return Wait(WaitCode.POOL, "", pool) if pool and self.pool >= pool else None
 
-    def _limits_of(self, run: OpenRun, task: TaskState) -> Iterator[tuple[WaitCode, str, int]]:
-        given = self.limits
-        own = [limit for limit in (task.max_concurrent, given.tasks.get(task.id, 0)) if limit]
-        if own:
-            yield WaitCode.TASK_LIMIT, run.task_id, min(own)
-        named: tuple[tuple[WaitCode, Sequence[str], Mapping[str, int]], ...] = (
-            (WaitCode.TAG, task.tags, given.tags),
-            (WaitCode.CONNECTION, task.connections, given.connections),
+    def _limits_of(self, run: OpenRun, task: TaskState) -> Iterator[tuple[WaitCode, str, int, str]]:
+        """Kind, name, number and the name to show of each limit that counts for the run, each once."""
+        given, whole = self.limits, (task, *task.uses)
+        for which in whole:
+            own = [limit for limit in (which.max_concurrent, given.tasks.get(which.id, 0)) if limit]
+            if own:
+                yield WaitCode.TASK_LIMIT, which.id, min(own), "" if which is task else which.slug or which.id
+        tags = (tag for which in whole for tag in which.tags)
+        connections = (name for which in whole for name in which.connections)
+        named: tuple[tuple[WaitCode, Iterable[str], Mapping[str, int]], ...] = (
+            (WaitCode.TAG, tags, given.tags),
+            (WaitCode.CONNECTION, (*run.connections, *connections), given.connections),
         )
         for code, names, limits in named:
-            for name in names:
-                if limits.get(name):
-                    yield code, name, limits[name]
+            if limits:
+                for name in dict.fromkeys(names):
+                    if limits.get(name):
+                        yield code, name, limits[name], name

@@ -40,7 +40,7 @@ class Queue:
         task, limits = self.state.tasks.get(task_id), self.state.limits
         if task is None or task.standing.hold is not None:
             return False
-        if any(limits.tags.get(tag) for tag in task.tags):
+        if task.uses or any(limits.tags.get(tag) for tag in task.tags):
             return False
         if any(limits.connections.get(name) for name in task.connections):
             return False

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from taskcenter_console.terminal import brief, emit, mark, say, table
 
 from . import common
 from .common import Out, output
+
+if TYPE_CHECKING:
+    from taskcenter.scheduling.state import Limits
 
 __all__ = ["queue", "workers"]
 
@@ -32,9 +37,45 @@ def list_queue(out: Out) -> None:
             say(item.run_id)
     else:
         rows = [
-            [item.place or "", item.run_id[:8], item.task, item.priority.value, brief(item.since)] for item in found
+            [item.place or "", item.run_id[:8], item.task, item.priority.value, brief(item.since), item.waits_for or ""]
+            for item in found
         ]
-        table(("place", "run", "task", "priority", "since"), rows, empty="nothing waits")
+        table(("place", "run", "task", "priority", "since", "waits for"), rows, empty="nothing waits")
+
+
+@queue.command("limits")
+@output
+def list_limits(out: Out) -> None:
+    """List how many runs may go at once: of the pool, of a task, with a tag, on a connection."""
+    from taskcenter_console.services import queue as service
+
+    with common.open_center() as center:
+        _show_limits(service.limits(center), out)
+
+
+@queue.command("limit")
+@click.argument("what", metavar="pool|task:NAME|tag:NAME|connection:NAME")
+@click.argument("at_once", metavar="N", type=int)
+@output
+def set_limit(what: str, at_once: int, out: Out) -> None:
+    """Let at most N runs go at once; 0 takes the limit away. Runs that are on their way go on."""
+    from taskcenter_console.services import queue as service
+
+    scope, _, name = what.partition(":")
+    with common.open_center() as center:
+        _show_limits(service.set_limit(center, scope, name, at_once, common.caller()), out)
+
+
+def _show_limits(limits: Limits, out: Out) -> None:
+    from taskcenter.scheduling.limits import limits_json
+
+    known = limits_json(limits)
+    if out.json:
+        emit(known)
+        return
+    rows = [["pool", "", known.pop("pool") or "the places of the workers"]]
+    rows += [[scope, name, number] for scope, named in known.items() for name, number in named.items()]
+    table(("limit of", "name", "at once"), rows)
 
 
 @queue.command()

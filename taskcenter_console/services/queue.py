@@ -1,8 +1,8 @@
-"""What waits, in the order in which workers take it, and who may go first. (spec 5.2)"""
+"""What waits, in the order in which workers take it, who may go first, and how many at once. (spec 5.2)"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,21 +12,28 @@ from taskcenter.clock import utc_now
 from taskcenter.errors import Refused
 from taskcenter.models import Run
 from taskcenter.ports import Changes
-from taskcenter.scheduling.admission import start_order
-from taskcenter.scheduling.state import Limits, OpenRun
+from taskcenter.scheduling.admission import Admission, Wait, admit
+from taskcenter.scheduling.limits import LIMITS_KEY, limits_json, limits_of, with_limit
+from taskcenter.scheduling.state import Limits, State
 from taskcenter.status import Priority
 from taskcenter_adapter.mapping import priority_of
+from taskcenter_adapter.run_gate import Asked, RunGate, asked_of
+from taskcenter_adapter.store_sql import SqlStore
 
+from . import tasks
 from .center import Caller, Center
 
-__all__ = ["Waiting", "bump", "listing"]
+__all__ = ["Waiting", "bump", "limits", "listing", "set_limit"]
 
 _AHEAD = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """One run that waits. ``place`` is 1 for the next one; None while its time has not come."""
+    """One run that waits. ``place`` is 1 for the next one; None while its time has not come.
+
+    ``waits_for``: what keeps it, in words; None for a run that a worker may take now.
+    """
 
     run_id: str
     name: str
@@ -34,6 +41,7 @@ class Waiting:
     priority: Priority
     since: datetime
     place: int | None
+    waits_for: str | None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -43,39 +51,69 @@ class Waiting:
             "priority": self.priority.value,
             "since": self.since.isoformat(),
             "place": self.place,
+            "waitsFor": self.waits_for,
         }
 
 
 def listing(center: Center, *, now: datetime | None = None) -> list[Waiting]:
     """Every run that waits for a worker, the next one first, then those of the next hour."""
     at = now or utc_now()
-    found = [_open_run(queue, row, at) for queue, row in center.gateway.waiting_runs(POOL, at + _AHEAD)]
-    ready = sorted((run for run in found if run[0].due_at <= at), key=lambda run: start_order(run[0], at, Limits()))
-    later = sorted((run for run in found if run[0].due_at > at), key=lambda run: (run[0].due_at, run[0].id))
-    places: list[tuple[int | None, tuple[OpenRun, Mapping[str, Any]]]] = [*enumerate(ready, start=1)]
-    places += [(None, run) for run in later]
-    return [
-        Waiting(
-            run_id=run.id,
-            name=str(row.get("name") or ""),
-            task=str((row.get("parameters") or {}).get("task") or ""),
-            priority=run.priority,
-            since=run.due_at,
-            place=place,
-        )
-        for place, (run, row) in places
-    ]
+    found = {asked.run.id: (asked, row) for asked, row in _asked(center, at)}
+    due = [asked for asked, _ in found.values() if asked.run.due_at <= at]
+    gate = _decide(center, due, at)
+    later = sorted((a.run for a, _ in found.values() if a.run.due_at > at), key=lambda run: (run.due_at, run.id))
+    places: list[tuple[int | None, str]] = [*enumerate(gate.order, start=1)]
+    places += [(None, run.id) for run in later]
+    return [_waiting(*found[run_id], place, gate.waits.get(run_id)) for place, run_id in places]
 
 
-def _open_run(queue: str, row: Mapping[str, Any], now: datetime) -> tuple[OpenRun, Mapping[str, Any]]:
-    slot = row.get("next_scheduled_start_time") or row.get("expected_start_time")
-    created = _time(row.get("created")) or now
-    priority = priority_of(row.get("tags") or (), queue)
-    return OpenRun(str(row["id"]), "", created, slot=_time(slot), priority=priority), row
+def _asked(center: Center, at: datetime) -> list[tuple[Asked, Mapping[str, Any]]]:
+    found: list[tuple[Asked, Mapping[str, Any]]] = []
+    for queue, row in center.gateway.waiting_runs(POOL, at + _AHEAD):
+        slot = row.get("next_scheduled_start_time") or row.get("expected_start_time")
+        created, parameters = _time(row.get("created")) or at, row.get("parameters") or {}
+        found.append((asked_of(str(row["id"]), row.get("tags") or (), parameters, created, _time(slot), queue), row))
+    return found
+
+
+def _decide(center: Center, due: Sequence[Asked], at: datetime) -> Admission:
+    """As the workers would now; they may have places of which nothing is known here."""
+    if isinstance(center.store, SqlStore):
+        return RunGate(center.store).look(due, at)
+    return admit(State((), {}, runs=[asked.run for asked in due], limits=Limits(pool=0)), at)
+
+
+def _waiting(asked: Asked, row: Mapping[str, Any], place: int | None, wait: Wait | None) -> Waiting:
+    task = str((row.get("parameters") or {}).get("task") or "")
+    said = str(wait) if wait is not None else None
+    return Waiting(asked.run.id, str(row.get("name") or ""), task, asked.run.priority, asked.run.due_at, place, said)
 
 
 def _time(value: Any) -> datetime | None:
     return datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else value
+
+
+def limits(center: Center) -> Limits:
+    """What people have set; the pool's is 0 where the places of the workers are its only limit."""
+    return limits_of(center.store.get_setting(LIMITS_KEY))
+
+
+def set_limit(center: Center, scope: str, name: str, at_once: int, caller: Caller) -> Limits:
+    """At most so many runs at once of the pool, a task, or with a tag or a connection; 0 takes the limit away."""
+    before = limits(center)
+    key = name.strip().lower() if scope == "tag" else name.strip()
+    if scope == "task" and key:
+        key = tasks.get(center, key).id
+    after = with_limit(before, scope, key, at_once)
+    entry = caller.entry(
+        "run_limit_changed",
+        object=f"limit {scope} {name}".rstrip(),
+        before=limits_json(before),
+        after=limits_json(after),
+        message=f"at most {at_once} at once" if at_once else "no limit",
+    )
+    center.store.set_setting(LIMITS_KEY, limits_json(after), audit=(entry,))
+    return after
 
 
 def bump(center: Center, run_id: str, to: Priority, caller: Caller) -> Run:
