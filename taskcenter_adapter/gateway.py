@@ -21,6 +21,8 @@ from taskcenter.status import Priority
 __all__ = ["Gateway"]
 
 _PAGE = 200
+_MOST_AT_ONCE = 100
+"""Runs in one request, as Prefect allows."""
 Json = dict[str, Any]
 
 
@@ -206,26 +208,29 @@ class Gateway:
         *,
         parameters: Mapping[str, Any],
         tags: Sequence[str],
-        name: str | None = None,
         at: datetime | None = None,
         retry: bool = False,
         idempotency_key: str | None = None,
-        job_variables: Mapping[str, Any] | None = None,
     ) -> Json:
         """A flow run of a deployment, now or ``at`` a time (``retry``: as Prefect's AwaitingRetry).
 
         With an idempotency key that was used before, Prefect gives the run of that time.
         """
-        body: Json = {"parameters": dict(parameters), "tags": list(tags), "job_variables": dict(job_variables or {})}
-        if name:
-            body["name"] = name
-        if idempotency_key:
-            body["idempotency_key"] = idempotency_key
-        if at is not None:
-            details = {"scheduled_time": at.isoformat()}
-            state = "AwaitingRetry" if retry else "Scheduled"
-            body["state"] = {"type": "SCHEDULED", "name": state, "state_details": details}
+        body = _new_run(parameters, tags, at, retry, idempotency_key)
         made: Json = self._call("POST", f"/deployments/{deployment_id}/create_flow_run", body)
+        return made
+
+    def create_runs(self, deployment_id: str, runs: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        """Many at once, each told as to ``create_run``, for half of what each alone costs the server.
+
+        The ids of the flow runs; None for one that Prefect did not make.
+        """
+        bodies = [_new_run(**run) for run in runs]
+        made: list[str | None] = []
+        for at in range(0, len(bodies), _MOST_AT_ONCE):
+            path = f"/deployments/{deployment_id}/create_flow_run/bulk"
+            results = self._call("POST", path, bodies[at : at + _MOST_AT_ONCE])["results"]
+            made += [result.get("flow_run_id") if result["status"] == "CREATED" else None for result in results]
         return made
 
     def find_run(self, run_id: str) -> Json | None:
@@ -267,6 +272,17 @@ class Gateway:
                     if row["id"] not in seen:
                         seen.add(row["id"])
                         yield row
+
+    def ended_runs(self, before: datetime, deployment_ids: Sequence[str], limit: int = _PAGE) -> Iterator[Json]:
+        """Runs of these deployments that ended before then, the oldest first."""
+        for at in range(0, len(deployment_ids), _PAGE):
+            which: Json = {
+                "end_time": {"before_": before.isoformat()},
+                "state": {"type": {"any_": ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]}},
+                "deployment_id": {"any_": list(deployment_ids[at : at + _PAGE])},
+            }
+            body = {"flow_runs": which, "sort": "START_TIME_ASC", "limit": limit}
+            yield from self._call("POST", "/flow_runs/filter", body)
 
     def task_runs(self, flow_run_id: str) -> list[Json]:
         which = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "ID_DESC"}
@@ -313,3 +329,20 @@ class Gateway:
         except NotFound:
             return []
         return sorted(str(document["name"]) for document in found)
+
+
+def _new_run(
+    parameters: Mapping[str, Any],
+    tags: Sequence[str],
+    at: datetime | None = None,
+    retry: bool = False,
+    idempotency_key: str | None = None,
+) -> Json:
+    body: Json = {"parameters": dict(parameters), "tags": list(tags)}
+    if idempotency_key:
+        body["idempotency_key"] = idempotency_key
+    if at is not None:
+        details = {"scheduled_time": at.isoformat()}
+        state = "AwaitingRetry" if retry else "Scheduled"
+        body["state"] = {"type": "SCHEDULED", "name": state, "state_details": details}
+    return body

@@ -6,7 +6,7 @@ its lease: a former leader that comes back writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -36,10 +36,13 @@ from .schedule_tables import (
 )
 from .schedule_write import Stale, Writer
 from .tables import outbox_events, task_audit_logs, task_triggers
+from .task_needs import stored_limits, task_states
 
 __all__ = ["DEFAULT_HORIZON", "Schedule", "Stale"]
 
 T = TypeVar("T")
+_LONGEST_WAIT = 6_000
+"""Milliseconds after which the database gives up a leader that was stopped while it waited for a slot."""
 DEFAULT_HORIZON = Horizon(min_runs=3, min_time=timedelta(hours=1), max_runs=15)
 
 
@@ -59,11 +62,31 @@ class Schedule:
         """The state of the fleet, or of these triggers, with all their runs made ahead."""
         with self._store.reading() as connection:
             reader = Reader(connection)
-            return (reader.all() if trigger_ids is None else reader.some(trigger_ids)).state
+            if trigger_ids is not None:
+                return reader.some(trigger_ids).state
+            state = reader.all().state
+            ids = {*state.tasks, *(run.task_id for run in state.runs)}
+            known = {key: task for key, task in task_states(connection, ids, ()).items() if key in ids}
+            for key, task in state.tasks.items():
+                if key in known:
+                    known[key] = replace(task, connections=known[key].connections, uses=known[key].uses)
+            return replace(state, tasks=known, limits=stored_limits(connection, pool=state.limits.pool))
 
     def due(self, now: datetime, limit: int = 2000, *, late: bool = False) -> Part:
         with self._store.reading() as connection:
             return Reader(connection).due(now, limit, late=late)
+
+    def at_slot(self, slot: datetime, limit: int = 2000) -> Part:
+        """What is to be decided at ``slot``, read before it comes."""
+        with self._store.reading() as connection:
+            return Reader(connection).at_slot(slot, limit)
+
+    def count_at(self, slot: datetime) -> int:
+        """How many triggers are to be looked at by ``slot``; 0 where nothing can be written before it (SQLite)."""
+        if self._store.engine.dialect.name != "postgresql":
+            return 0  # its one writer would keep all others waiting
+        with self._store.reading() as connection:
+            return Reader(connection).count_at(slot)
 
     def next_look(self) -> datetime | None:
         with self._store.reading() as connection:
@@ -105,12 +128,31 @@ class Schedule:
 
     # deciding --------------------------------------------------------------------------------------
 
-    def commit(self, part: Part, decisions: Decisions, now: datetime, lease: Lease | None = None) -> None:
-        """Raises Stale when a trigger moved in between, LostLease when another service leads."""
+    def commit(
+        self,
+        part: Part,
+        decisions: Decisions,
+        now: datetime,
+        lease: Lease | None = None,
+        *,
+        wait: Callable[[], bool] | None = None,
+    ) -> None:
+        """Raises Stale when a trigger moved in between, LostLease when another service leads.
+
+        ``wait``: called when all is written, so that only the commit is left for the slot itself; it comes back when
+        the slot has come, or says no. Whoever edits or pauses these triggers waits meanwhile, and comes after.
+        """
 
         def work(connection: Connection) -> None:
             self.lead.fence(connection, lease)
+            if wait is not None:
+                connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {_LONGEST_WAIT}")
             Writer(connection).commit(part, decisions, now)
+            if wait is not None:
+                reader = Reader(connection)
+                before = reader.runs_that_matter(part)
+                if not wait() or reader.runs_that_matter(part) != before:
+                    raise Stale
 
         self._store.transaction(work)
 

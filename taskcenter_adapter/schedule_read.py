@@ -148,6 +148,38 @@ class Reader:
         rows = list(self._in(self._triggers(), task_triggers.c.id, ids | also))
         return self._part(rows, planned_until=now, due=frozenset(ids), firings=firings, ended=ended)
 
+    def at_slot(self, slot: datetime, limit: int) -> Part:
+        """What is to be decided at ``slot``, read before it comes.
+
+        Left out is what would be decided otherwise if a run of its task ended until then.
+        """
+        state = trigger_states.c
+        at_work = sa.exists().where(task_runs.c.task_id == state.task_id, task_runs.c.status.in_(_OPEN))
+        query = (
+            sa.select(state.trigger_id, task_triggers.c.options, at_work.label("at_work"))
+            .join(task_triggers, task_triggers.c.id == state.trigger_id)
+            .where(state.look_at <= slot)
+            .order_by(state.look_at)
+            .limit(limit)
+        )
+        found = self._rows(query)
+        ids = {
+            row["trigger_id"] for row in found if not row["at_work"] or (row["options"] or {}).get("overlap") == "allow"
+        }
+        rows = list(self._in(self._triggers(), task_triggers.c.id, ids))
+        return self._part(rows, planned_until=slot, due=frozenset(ids))
+
+    def count_at(self, slot: datetime) -> int:
+        """How many triggers are to be looked at by ``slot``."""
+        query = sa.select(sa.func.count()).select_from(trigger_states).where(trigger_states.c.look_at <= slot)
+        return int(self._connection.execute(query).scalar_one())
+
+    def runs_that_matter(self, part: Part) -> set[str]:
+        """The open runs that a decision of the part may depend on."""
+        task_ids = {ts.task_id for ts in part.state.triggers if ts.trigger.overlap != "allow"}
+        query = sa.select(task_runs.c.id).where(task_runs.c.status.in_(_OPEN))
+        return {row["id"] for row in self._in(query, task_runs.c.task_id, task_ids)}
+
     def to_refill(self, now: datetime, limit: int) -> Part:
         state = trigger_states.c
         ids = self._connection.execute(
@@ -277,8 +309,8 @@ class Reader:
             made[item["trigger_id"]].append(PlannedRun(item["slot"], item["run_id"] or item["key"], started))
         return made
 
-    def open_runs(self, task_ids: Collection[str] | None) -> Iterator[OpenRun]:
-        """Queued and running ones, and those that are asked for and not made yet. None: of every task."""
+    def open_runs(self, task_ids: Collection[str] | None) -> list[OpenRun]:
+        """Queued and running ones, and those that are asked for and not made yet, oldest first. None: of every task."""
         query = (
             sa.select(*_RUNS, run_requests.c.request)
             .outerjoin(run_requests, run_requests.c.run_id == task_runs.c.id)
@@ -293,10 +325,9 @@ class Reader:
         else:
             found = list(self._in(query, task_runs.c.task_id, task_ids))
             asked = list(self._in(wanted, run_requests.c.task_id, task_ids))
-        for row in found:
-            yield open_run_of(row, row["request"])
-        for row in asked:
-            yield opened(request_of({**row["request"], "run_id": None}))
+        runs = [open_run_of(row, row["request"]) for row in found]
+        runs += [opened(request_of({**row["request"], "run_id": None})) for row in asked]
+        return sorted(runs, key=lambda run: (run.created_at, run.slot or run.created_at, run.id))
 
     def _firings(self, now: datetime, limit: int) -> list[Firing]:
         row = trigger_firings.c

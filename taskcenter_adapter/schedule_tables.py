@@ -65,6 +65,7 @@ slot_ledger = Table(
     Column("decided_at", UtcTime, nullable=False),
     Index("ix_slot_ledger_task_id", "task_id", "slot"),
     Index("ix_slot_ledger_run_id", "run_id"),
+    Index("ix_slot_ledger_decided_at", "decided_at"),
 )
 
 run_requests = Table(

@@ -49,14 +49,16 @@ class FileGateway(FakeGateway):
                  "schedules": [], "paused": False} for n in range(20)]  # fmt: skip
 
     def create_run(self, deployment_id: str, *, parameters: Mapping[str, Any], tags: Sequence[str],
-                   name: str | None = None, at: datetime | None = None, retry: bool = False,
-                   idempotency_key: str | None = None, job_variables: Mapping[str, Any] | None = None,
+                   at: datetime | None = None, retry: bool = False, idempotency_key: str | None = None,
                    ) -> dict[str, Any]:  # fmt: skip
         row = (str(uuid.uuid4()), idempotency_key, parameters.get("trigger_id"), str(at), "SCHEDULED")
         with self._turn:
             self._file.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
             (found,) = self._file.execute("SELECT id FROM runs WHERE key = ?", (idempotency_key,)).fetchone()
         return {"id": found, "name": "run", "state_name": "Scheduled"}
+
+    def create_runs(self, deployment_id: str, runs: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        return [str(self.create_run(deployment_id, **run)["id"]) for run in runs]
 
     def runs_by_id(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         with self._turn:

@@ -36,7 +36,7 @@ class Facts:
     state: State
     recorded: Sequence[Occurrence]
     durations: Mapping[tuple[str, datetime], float] = field(default_factory=dict)
-    """Seconds that the run of (trigger, slot) took."""
+    """Seconds that the run of (trigger, slot) took, all its attempts together."""
     history: Durations = field(default_factory=Durations)
     """What was known of durations before the period."""
     firings: Sequence[Firing] = ()
@@ -44,6 +44,8 @@ class Facts:
     pauses: Sequence[Interval] = ()
     took: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the runs took that were open when the period began, by id."""
+    starts: Mapping[tuple[str, datetime], datetime] = field(default_factory=dict)
+    """When the run of (trigger, slot) started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,13 @@ class Backtest:
 
 def backtest(facts: Facts, start: datetime, end: datetime) -> Backtest:
     """Replay what was recorded for the slots with ``start <= slot <= end``."""
-    exact = {run_key(trigger_id, slot): seconds for (trigger_id, slot), seconds in facts.durations.items()}
+    exact = {run_key(*key): seconds for key, seconds in facts.durations.items()}
+    starts = {run_key(*key): at for key, at in facts.starts.items()}
     replayed = simulate(
         facts.state,
         start,
         end,
-        replace(facts.history, exact={**facts.took, **exact}),
+        replace(facts.history, exact={**facts.took, **exact}, starts=starts),
         outages=facts.outages,
         pauses=facts.pauses,
         firings=[firing for firing in facts.firings if start <= firing.at <= end],

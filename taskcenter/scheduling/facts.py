@@ -9,7 +9,6 @@ edit are left out.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -56,7 +55,7 @@ def facts_of(state: State, rows: Sequence[Occurrence], runs: Sequence[Run], star
         for row in rows
         if row.trigger_id in by_event and row.count == 1 and row.slot >= start
     ]
-    durations = _durations(runs, {row.key: row for row in rows}, replace(state, triggers=triggers))
+    starts, durations = _times(runs, {row.key: row for row in rows})
     going = [
         run for run in runs
         if run.started_at and run.finished_at and run.task_id and run.started_at < start < run.finished_at
@@ -67,6 +66,7 @@ def facts_of(state: State, rows: Sequence[Occurrence], runs: Sequence[Run], star
         ),
         recorded=rows,
         durations=durations,
+        starts=starts,
         took={_name(run): _seconds(run.started_at, run.finished_at) for run in going},
         history=history_of(runs, before=start),
         firings=asked,
@@ -107,57 +107,29 @@ def _as_it_was(ts: TriggerState, rows: Sequence[Occurrence]) -> TriggerState:
     return ts
 
 
-def _durations(
-    runs: Iterable[Run], rows: Mapping[tuple[str, datetime], Occurrence], state: State
-) -> dict[tuple[str, datetime], float]:
-    """Seconds from when its turn came to the end of the last attempt: so long it was active, waiting for a place too.
-
-    Its turn came with its slot, with the look that found it late, with the end of the run before it in its scope, or
-    with the end of a pause.
-    """
-    triggers = {ts.id: ts for ts in state.triggers}
+def _times(
+    runs: Iterable[Run], rows: Mapping[tuple[str, datetime], Occurrence]
+) -> tuple[dict[tuple[str, datetime], datetime], dict[tuple[str, datetime], float]]:
+    """By trigger and slot: when its run started, and the seconds from then to the end of the last attempt."""
     attempts: dict[tuple[str, datetime], list[Run]] = defaultdict(list)
-    ends: dict[str, list[datetime]] = defaultdict(list)
     for run in runs:
         if run.trigger_id and run.slot and run.started_at and run.finished_at and run.origin in _OWN:
             row = rows.get((run.trigger_id, run.slot))
             if row is not None and row.run_id and row.run_id not in (run.id, run.root_run_id):
                 continue  # it was made ahead and had to make way: the ledger names the slot's run
             attempts[run.trigger_id, run.slot].append(run)
-    ended = {key: max(run.finished_at for run in own if run.finished_at) for key, own in attempts.items()}
-    for (trigger_id, _), end in ended.items():
-        for scope in _scopes(triggers.get(trigger_id)):
-            ends[scope].append(end)
-    for own in ends.values():
-        own.sort()
-    found: dict[tuple[str, datetime], float] = {}
-    for (trigger_id, slot), tries in attempts.items():
-        row, ts = rows.get((trigger_id, slot)), triggers.get(trigger_id)
-        late = row is not None and row.decided_at - slot > _SOON
-        due = row.decided_at if row is not None and late else slot
-        began = max(due, min(run.started_at for run in tries if run.started_at))
-        before = ends[_scopes(ts)[-1 if ts is not None and ts.trigger.overlap_scope == "task" else 0]] if ts else []
-        index = bisect_right(before, began) - 1
-        turn = _resumed(state, ts, max(due, before[index]) if index >= 0 else due, began)
-        found[trigger_id, slot] = _seconds(turn, ended[trigger_id, slot])
+    starts: dict[tuple[str, datetime], datetime] = {}
+    seconds: dict[tuple[str, datetime], float] = {}
+    for key, tries in attempts.items():
+        row = rows.get(key)
+        late = row is not None and row.decided_at - row.slot > _SOON
+        began = min(run.started_at for run in tries if run.started_at)
+        starts[key] = max(row.decided_at if row is not None and late else key[1], began)
+        seconds[key] = _seconds(starts[key], max(run.finished_at for run in tries if run.finished_at))
     for key, row in rows.items():
         if row.reason.code is SlotReasonCode.CAPACITY:  # it waited, and was dropped
-            found[key] = _seconds(row.slot, row.decided_at)
-    return found
-
-
-def _resumed(state: State, ts: TriggerState | None, turn: datetime, began: datetime) -> datetime:
-    """``turn``, or the end of the pause of the scheduler or the task that it met."""
-    task = state.tasks.get(ts.task_id) if ts is not None else None
-    holds = [*state.standing.all(), *(task.standing.all() if task is not None else ())]
-    for hold in sorted(holds, key=lambda hold: hold.since):
-        if hold.until is not None and hold.covers(turn) and hold.until <= began:
-            turn = hold.until
-    return turn
-
-
-def _scopes(ts: TriggerState | None) -> tuple[str, ...]:
-    return () if ts is None else (f"trigger {ts.id}", f"task {ts.task_id}")
+            seconds[key] = _seconds(row.slot, row.decided_at)
+    return starts, seconds
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float:

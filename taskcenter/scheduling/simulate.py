@@ -273,6 +273,9 @@ class _Fleet:
     # --- runs -----------------------------------------------------------------------------------------------------
 
     def _open(self, run: OpenRun, now: datetime | None = None) -> None:
+        started = self.durations.starts.get(run.id)
+        if run.status is RunStatus.QUEUED and started is not None:
+            run = replace(run, ready_at=max(started, run.ready_at or started))
         self.open[run.task_id][run.id] = run
         self.runs[run.id] = _Record(run)
         if run.status is RunStatus.QUEUED:

@@ -26,6 +26,8 @@ class Durations:
     history: Mapping[str, Sequence[float]] = field(default_factory=dict)
     default: float = DEFAULT_SECONDS
     exact: Mapping[str, float] = field(default_factory=dict)
+    starts: Mapping[str, datetime] = field(default_factory=dict)
+    """By run, when it really started: until then it waits, whatever place there is."""
     _typical: dict[str, float] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def typical(self, task_id: str) -> float:

@@ -110,6 +110,8 @@ class TaskState:
     max_concurrent: int = 0
     tags: tuple[str, ...] = ()
     connections: tuple[str, ...] = ()
+    uses: tuple[TaskState, ...] = ()
+    """Saved tasks that are steps of it: their limits count for its runs, as their tags and connections do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,8 @@ class OpenRun:
     started_at: datetime | None = None
     attempt: int = 1
     root_run_id: str = ""
+    connections: tuple[str, ...] = ()
+    """Those that it uses beside its task's: its own payload names them."""
 
     @property
     def due_at(self) -> datetime:
@@ -182,6 +186,7 @@ class OpenRun:
         return OpenRun(
             self.id, self.task_id, self.created_at, self.trigger_id, self.slot, RunStatus.RUNNING, self.origin,
             self.priority, self.ready_at, self.serial, self.caught_up, at, self.attempt, self.root_run_id,
+            self.connections,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ made before its row was written is found again by its idempotency key.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -51,6 +52,8 @@ class Dispatcher:
     requests: Requests
     gateway: Gateway
     _known: dict[str, _Deployment] = field(default_factory=dict)
+    _missing: set[str] = field(default_factory=set)
+    """Tasks without a deployment, at the last look."""
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "dispatch"))
 
     def close(self) -> None:
@@ -58,6 +61,7 @@ class Dispatcher:
 
     def look(self, deployments: Sequence[dict[str, Any]] | None = None) -> None:
         """Learn the deployments as Prefect has them now."""
+        self._missing.clear()
         found = self.gateway.deployments_with_flow(MANAGED_TAG) if deployments is None else deployments
         self._known = {
             str((deployment.get("parameters") or {}).get("task") or deployment["name"]): _Deployment(
@@ -77,12 +81,21 @@ class Dispatcher:
         wanted = self.requests.wanted(now, _BATCH)
         if not wanted:
             return did
-        if any(item.slug not in self._known for item in wanted):
-            self.look()
-        made = self._pool.map(self._make, wanted)
-        pairs = [(item.request, run_id) for item, run_id in zip(wanted, made, strict=True) if run_id is not None]
+        self._find(wanted)
+        of_task: dict[str, list[Wanted]] = defaultdict(list)
+        for item in wanted:
+            of_task[item.slug].append(item)
+        made = self._pool.map(self._make, of_task.values())
+        pairs = [pair for group in made for pair in group]
         self.requests.made(pairs)
         return did + len(pairs)
+
+    def _find(self, items: Sequence[Wanted]) -> None:
+        """Look once for deployments that are not known yet; reading a thousand of them takes seconds."""
+        new = {item.slug for item in items} - self._known.keys() - self._missing
+        if new:
+            self.look()
+            self._missing = new - self._known.keys()
 
     def _try(self, part: Callable[[], int]) -> int:
         """What Prefect refuses in one part must not keep runs of all tasks from being made."""
@@ -92,33 +105,50 @@ class Dispatcher:
             _LOG.warning("%s", error.message)
             return 0
 
-    def _make(self, item: Wanted) -> str | None:
-        request, slug = item.request, item.slug
-        deployment = self._known.get(slug)
+    def _make(self, items: Sequence[Wanted]) -> list[tuple[RunRequest, str]]:
+        """The flow runs of one task, those of several slots at once; what could not be made is still wanted."""
+        deployment = self._known.get(items[0].slug)
         if deployment is None:
-            return None  # its deployment is made when Prefect is back; then this comes again
-        parameters: dict[str, Any] = {"task": slug}
+            return []  # its deployment is made when Prefect is back; then this comes again
+        runs = [self._run(deployment, item) for item in items]
+        try:
+            ids = self.gateway.create_runs(deployment.id, runs) if len(runs) > 1 else [None]
+        except NotFound:
+            self._known.pop(items[0].slug, None)
+            return []
+        except Refused:
+            ids = [None] * len(runs)
+        made: list[tuple[RunRequest, str]] = []
+        for item, run, run_id in zip(items, runs, ids, strict=True):
+            # What was not made among others is asked for alone: Prefect says why, and it keeps no other from its time.
+            found = run_id or self._one(deployment, item, run)
+            if found is not None:
+                made.append((item.request, found))
+        return made
+
+    def _one(self, deployment: _Deployment, item: Wanted, run: dict[str, Any]) -> str | None:
+        try:
+            return str(self.gateway.create_run(deployment.id, **run)["id"])
+        except NotFound:
+            self._known.pop(item.slug, None)
+        except Refused as error:
+            _LOG.warning("no run could be made for %s: %s", item.request.key, error.message)
+        return None
+
+    def _run(self, deployment: _Deployment, item: Wanted) -> dict[str, Any]:
+        request = item.request
+        parameters: dict[str, Any] = {"task": item.slug}
         if request.trigger_id:
             parameters["trigger_id"] = request.trigger_id
         if request.payload:
             parameters["payload"] = dict(request.payload)
-        due = request.ready_at or request.slot or request.created_at
-        try:
-            made = self.gateway.create_run(
-                deployment.id,
-                parameters=parameters,
-                tags=self._tags(request),
-                at=due,
-                retry=request.attempt > 1,
-                idempotency_key=self._key(deployment, item),
-            )
-        except NotFound:
-            self._known.pop(slug, None)
-            return None
-        except Refused as error:
-            _LOG.warning("no run could be made for %s: %s", request.key, error.message)
-            return None
-        return str(made["id"])
+        return {
+            "parameters": parameters,
+            "tags": self._tags(request),
+            "at": request.ready_at or request.slot or request.created_at,
+            "retry": request.attempt > 1,
+            "idempotency_key": self._key(deployment, item),
+        }
 
     def _tags(self, request: RunRequest) -> list[str]:
         tags = tags_for(request.origin, attempt=request.attempt, root=request.root_run_id, total=request.total_attempts)
@@ -153,8 +183,7 @@ class Dispatcher:
         rows = self.requests.withdrawn(_BATCH)
         if not rows:
             return 0
-        if any(item.slug not in self._known for item, _ in rows):
-            self.look()
+        self._find([item for item, _ in rows])
         # One that was made and whose row was not written (something died in between) is found by its key.
         lost = [(item, self._known[item.slug]) for item, run_id in rows if not run_id and item.slug in self._known]
         found = self.gateway.runs_by_key([self._key(deployment, item) for item, deployment in lost])

@@ -1,8 +1,8 @@
 """The scheduler in the service: one leader among all services, by a lease in the database. (spec 4.2)
 
-Two threads. The *clock* holds the lease, decides what is due and writes the verdicts; it never waits for Prefect. The
-*hand* makes, takes back and cancels flow runs, and takes over what was changed in Prefect. Either may die at any
-moment: all that they do is in the tables first.
+Three threads. The *clock* holds the lease, decides what is due and writes the verdicts; it never waits for Prefect. The
+*hand* makes, takes back and cancels flow runs. The *eye* looks for what was changed in Prefect and takes it over. Each
+may die at any moment: all that they do is in the tables first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taskcenter_adapter.schedule import DEFAULT_HORIZON, Schedule
 from ..services.center import Center
 from .dispatch import Dispatcher
 from .take_over import TakeOver
-from .tick import tick
+from .tick import tick, tick_at
 
 __all__ = ["Scheduler"]
 
@@ -34,8 +34,15 @@ LEASE = timedelta(seconds=8)
 """A leader that is silent for so long is followed by a standby; renewed four times within it."""
 _LOOK = 0.5
 """Seconds between two looks for what nobody announced: requests, ended runs, edits."""
+_AHEAD = 2.0
+"""Seconds before a slot from which on its verdicts may be written, unseen, to be committed when it comes."""
+_MANY = 20
+"""So many triggers at one slot are decided before it."""
+_PACE = 0.001
+"""Seconds that one of them takes, at least; measured again each time."""
 _LATE_EVERY = 5.0
-_PREFECT_EVERY = 5.0
+_PREFECT_EVERY, _PREFECT_AT_LEAST = 5.0, 10.0
+"""Seconds between two looks for changes made in Prefect: more when a look takes long, never more than the second."""
 _JUMP = timedelta(seconds=60)
 _STARTUP_WITHIN = 60.0
 
@@ -64,7 +71,10 @@ class Scheduler:
         self._threads = [
             threading.Thread(target=self._keep, args=(self._clock,), name="scheduler", daemon=True),
             threading.Thread(target=self._keep, args=(self._hand,), name="dispatcher", daemon=True),
+            threading.Thread(target=self._keep, args=(self._eye,), name="take-over", daemon=True),
         ]
+        self._deployments: list[dict[str, Any]] | None = None
+        self._pace = _PACE
         self._born = time.monotonic()
         self._started_up = False
 
@@ -96,7 +106,6 @@ class Scheduler:
                 said = text
             except Exception:  # the slots of all other triggers must not end with one defect
                 _LOG.exception("the scheduler met a defect")
-            self._leads.clear()
             self._stopping.wait(1.0)
 
     # the clock -------------------------------------------------------------------------------------
@@ -131,7 +140,7 @@ class Scheduler:
                     continue
                 if done.runs or done.verdicts or refilled:
                     self._work.set()
-                self._wait(schedule)
+                self._wait(schedule, lease)
         finally:
             self._leads.clear()
             if lease is not None:
@@ -164,32 +173,65 @@ class Scheduler:
         ran = timedelta(seconds=beat - seen[1])
         return (seen[0], now) if now - seen[0] > ran + _JUMP else None
 
-    def _wait(self, schedule: Schedule) -> None:
-        """Until the next slot, at most a look's time."""
+    def _wait(self, schedule: Schedule, lease: Lease) -> None:
+        """Until the next slot, at most a look's time; many triggers are decided a moment before it."""
         upcoming = schedule.next_look()
         seconds = _LOOK
         if upcoming is not None:
-            seconds = min(seconds, max(0.0, (upcoming - self._now()).total_seconds()))
+            left = (upcoming - self._now()).total_seconds()
+            count = schedule.count_at(upcoming) if 0 < left < _AHEAD + _LOOK else 0
+            if count >= _MANY:
+                left -= min(_AHEAD, 0.1 + count * self._pace)
+                if left <= 0:
+                    self._decide_ahead(schedule, upcoming, lease, count)
+                    return
+            seconds = min(seconds, max(0.0, left))
         self._stopping.wait(max(seconds, 0.005))
+
+    def _decide_ahead(self, schedule: Schedule, slot: datetime, lease: Lease, count: int) -> None:
+        """All that a slot's triggers cost is done before it; what is left for the slot itself is one commit."""
+        begin = time.monotonic()
+
+        def wait() -> bool:
+            self._pace = max(2 * (time.monotonic() - begin) / count, _PACE)
+            while (left := (slot - self._now()).total_seconds()) > 0:
+                if left > _AHEAD or self._stopping.wait(left):  # the clock was set back, or this service ends
+                    return False
+            return True
+
+        try:
+            if tick_at(schedule, slot, lease, wait, scheduler_id=self.holder).verdicts:
+                self._work.set()
+        except LostLease:
+            return  # the next tick finds out, too
 
     # the hand --------------------------------------------------------------------------------------
 
     def _hand(self, center: Center) -> None:
         dispatcher = Dispatcher(center.need_schedule().requests, center.gateway)
-        taken = TakeOver(center)
-        prefect = 0.0
         try:
             while not self._stopping.is_set():
                 if not self._leads.is_set():
                     self._stopping.wait(0.2)
                     continue
                 self._work.clear()
-                beat = time.monotonic()
-                if beat >= prefect:
-                    prefect = beat + _PREFECT_EVERY
-                    dispatcher.look(taken.step())
-                did = dispatcher.step(self._now())
-                if not did:
+                seen, self._deployments = self._deployments, None
+                if seen is not None:
+                    dispatcher.look(seen)
+                if not dispatcher.step(self._now()):
                     self._work.wait(0.5)
         finally:
             dispatcher.close()
+
+    # the eye ---------------------------------------------------------------------------------------
+
+    def _eye(self, center: Center) -> None:
+        taken = TakeOver(center)
+        while not self._stopping.is_set():
+            begin = time.monotonic()
+            if self._leads.is_set():
+                self._deployments = taken.step()
+            # A thousand deployments take Prefect seconds to read, and it is to have time for other things.
+            took = time.monotonic() - begin
+            rest = min(max(_PREFECT_EVERY, 2 * took), _PREFECT_AT_LEAST)
+            self._stopping.wait(rest if self._leads.is_set() else 0.2)

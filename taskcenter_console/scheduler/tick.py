@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,7 +11,7 @@ from taskcenter.scheduling.decide import decide
 from taskcenter_adapter.leases import Lease
 from taskcenter_adapter.schedule import Schedule, Stale
 
-__all__ = ["Ticked", "tick"]
+__all__ = ["Ticked", "tick", "tick_at"]
 
 _LOG = logging.getLogger("taskcenter.scheduler")
 
@@ -70,3 +71,26 @@ def tick(
         if not decisions.unfinished and not decisions.firings and len(part.due) < BATCH:
             return done
     return done
+
+
+def tick_at(
+    schedule: Schedule,
+    slot: datetime,
+    lease: Lease | None,
+    wait: Callable[[], bool],
+    *,
+    scheduler_id: str = "scheduler",
+) -> Ticked:
+    """Decide what is due at ``slot`` before it comes, and commit when ``wait`` says that it has come.
+
+    What cannot be settled so, or changes meanwhile, is left for the tick. Raises LostLease as it does.
+    """
+    part = schedule.at_slot(slot, BATCH)
+    if part.empty:
+        return Ticked()
+    decisions = decide(replace(part.state, scheduler_id=scheduler_id), slot)
+    try:
+        schedule.commit(part, decisions, slot, lease, wait=wait)
+    except Stale:
+        return Ticked()
+    return Ticked(sum(row.count for row in decisions.occurrences), len(decisions.runs), 1)

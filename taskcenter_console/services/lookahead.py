@@ -22,6 +22,7 @@ from taskcenter.scheduling.backtest import backtest as replay
 from taskcenter.scheduling.calendars import Calendars
 from taskcenter.scheduling.facts import facts_of, history_of
 from taskcenter.scheduling.ledger import Occurrence
+from taskcenter.scheduling.limits import connections_in
 from taskcenter.scheduling.neighbours import QuietMinute, quiet_minutes, tasks_at
 from taskcenter.scheduling.occurrences_preview import Preview
 from taskcenter.scheduling.occurrences_preview import preview as look_at
@@ -34,7 +35,9 @@ from taskcenter.scheduling.why import why as gates_of
 from taskcenter.slot_reasons import iso
 from taskcenter.status import RunStatus, TaskStatus
 
+from . import queue as queue_service
 from . import tasks as task_service
+from . import workers
 from .center import Center
 
 __all__ = [
@@ -53,6 +56,8 @@ __all__ = [
     "why",
 ]
 
+FARTHEST = timedelta(days=50 * 365)
+"""How far from now a simulation may begin."""
 LONGEST = timedelta(days=31)
 """The longest simulation."""
 MOST_RUNS = 20_000
@@ -129,10 +134,20 @@ def why(center: Center, name: str, at: datetime | None = None, trigger: str | No
     if at is not None and at < now - timedelta(seconds=1):
         return Why(task, at, (), _recorded(memory, task, trigger_id, at))
     state = memory.load(now)
-    if task.id not in state.tasks:  # it has no trigger
-        state = replace(state, tasks={**state.tasks, task.id: _state_of(task, now)})
-    state = replace(state, worker_seen=_worker_seen(center))
+    if not any(ts.task_id == task.id for ts in state.triggers):
+        state = replace(state, tasks={**state.tasks, task.id: _state_of(state, task, now)})
+    state = replace(state, worker_seen=_worker_seen(center), limits=_with_places(center, state.limits))
     return Why(task, at or now, gates_of(state, task.id, at or now, trigger_id), ())
+
+
+def _with_places(center: Center, limits: Limits) -> Limits:
+    """Where no limit of the pool is set, the workers that are there have so many places."""
+    if queue_service.limits(center).pool:
+        return limits
+    online = [worker["limit"] for worker in workers.listing(center) if worker["state"] == "online"]
+    if not online:
+        return limits
+    return replace(limits, pool=sum(online) if all(online) else 0)
 
 
 def _worker_seen(center: Center) -> datetime | None:
@@ -161,11 +176,13 @@ def _recorded(memory: Memory, task: Task, trigger_id: str | None, at: datetime) 
     return list(newest.values())
 
 
-def _state_of(task: Task, now: datetime) -> TaskState:
+def _state_of(state: State, task: Task, now: datetime) -> TaskState:
     modes = {TaskStatus.PAUSED: Mode.PAUSED, TaskStatus.DISABLED: Mode.DISABLED}
     mode = modes.get(task.status)
     standing = Standing(Hold(mode, task.updated_at or now)) if mode is not None else Standing()
-    return TaskState(task.id, task.slug, standing, task.priority, task.max_concurrent, task.tags)
+    known = state.tasks.get(task.id)
+    named, uses = (known.connections, known.uses) if known else (connections_in(task.payload), ())
+    return TaskState(task.id, task.slug, standing, task.priority, task.max_concurrent, task.tags, named, uses)
 
 
 # --- the ledger -----------------------------------------------------------------------------------------------------
@@ -283,6 +300,9 @@ def simulate(
     """The whole fleet on a virtual clock; without an end it goes on for a day. Durations come from the history."""
     now = utc_now()
     start = start or now
+    if abs(start - now) > FARTHEST:
+        said = f"lies more than {FARTHEST.days // 365} years from now"
+        raise ValidationFailed("the simulation", [Problem("too_far", "from", said)])
     end = end or start + timedelta(days=1)
     if end <= start:
         raise ValidationFailed("the simulation", [Problem("backwards", "to", "must lie after the beginning")])

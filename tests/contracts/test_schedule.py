@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +20,7 @@ from taskcenter.status import Priority, RunStatus, TaskStatus
 from taskcenter_adapter.leases import LostLease
 from taskcenter_adapter.schedule import Schedule, Stale
 from taskcenter_adapter.store_sql import SqlStore
-from taskcenter_console.scheduler.tick import tick
+from taskcenter_console.scheduler.tick import tick, tick_at
 
 NOW = datetime(2026, 11, 20, 12, 0, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -570,3 +571,124 @@ def test_a_run_that_waits_for_its_turn_waits_for_the_end_of_a_pause_too(
     assert schedule.requests.wanted(first + MINUTE) == []
     schedule.hold(None, first + MINUTE)
     assert len(schedule.requests.wanted(first + MINUTE)) == 1
+
+
+# a slot that is decided before it comes ------------------------------------------------------------------
+
+
+def a_run_at_work() -> Run:
+    return Run(
+        id="x", task_id="t1", task_slug="t1", task_type="shell", trigger_id="r1", created_at=NOW,
+        started_at=NOW, status=RunStatus.RUNNING,
+    )  # fmt: skip
+
+
+ON_POSTGRESQL = pytest.mark.parametrize("sql_store", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def ahead(schedule: Schedule, sql_store: SqlStore) -> datetime:
+    """The next slot of r1 and r2, each of a task of its own."""
+    for n in (1, 2):
+        task = Task(id=f"t{n}", name=f"t{n}", task_type="shell", triggers=(a_trigger(id=f"r{n}", overlap="skip"),))
+        sql_store.save_task(task)
+    schedule.adopt(NOW)
+    tick(schedule, NOW)
+    upcoming = schedule.next_look()
+    assert upcoming is not None
+    assert schedule.count_at(upcoming) == 2
+    return upcoming
+
+
+@ON_POSTGRESQL
+def test_nobody_sees_the_verdicts_before_the_slot(schedule: Schedule, ahead: datetime) -> None:
+    seen: list[int] = []
+
+    def wait() -> bool:
+        seen.append(len(schedule.ledger()))
+        return True
+
+    assert tick_at(schedule, ahead, None, wait).verdicts == 2
+    assert seen == [0]
+    assert {(row.trigger_id, row.slot, row.verdict.value) for row in schedule.ledger()} == {
+        ("r1", ahead, "fired"),
+        ("r2", ahead, "fired"),
+    }
+    assert tick(schedule, ahead).verdicts == 0
+
+
+@ON_POSTGRESQL
+def test_a_slot_that_does_not_come_leaves_nothing(schedule: Schedule, ahead: datetime) -> None:
+    assert tick_at(schedule, ahead, None, lambda: False).verdicts == 0
+    assert not schedule.ledger()
+    assert not schedule.requests.wanted(NOW)
+    assert tick(schedule, ahead).verdicts == 2
+
+
+@ON_POSTGRESQL
+def test_a_run_that_begins_meanwhile_is_seen(schedule: Schedule, sql_store: SqlStore, ahead: datetime) -> None:
+    def wait() -> bool:
+        run = a_run_at_work()
+        sql_store.record(Changes(runs=(run,)))
+        return True
+
+    assert tick_at(schedule, ahead, None, wait).verdicts == 0
+    tick(schedule, ahead)
+    assert {row.trigger_id: row.verdict.value for row in schedule.ledger()} == {"r1": "skipped", "r2": "fired"}
+
+
+@ON_POSTGRESQL
+def test_a_task_at_work_is_left_for_the_tick(schedule: Schedule, sql_store: SqlStore, ahead: datetime) -> None:
+    run = a_run_at_work()
+    sql_store.record(Changes(runs=(run,)))
+    assert tick_at(schedule, ahead, None, lambda: True).verdicts == 1
+    assert [row.trigger_id for row in schedule.ledger()] == ["r2"]
+
+
+@ON_POSTGRESQL
+def test_where_runs_may_overlap_none_of_them_matters(schedule: Schedule, sql_store: SqlStore, ahead: datetime) -> None:
+    sql_store.record(Changes(runs=(a_run_at_work(),)))
+    save(sql_store, a_trigger(overlap="allow"))
+    tick(schedule, NOW)
+
+    def wait() -> bool:
+        ended = a_run_at_work().model_copy(update={"status": RunStatus.SUCCESS, "finished_at": NOW})
+        sql_store.record(Changes(runs=(ended,)))
+        return True
+
+    assert tick_at(schedule, ahead, None, wait).verdicts == 2
+
+
+@ON_POSTGRESQL
+def test_a_pause_waits_for_the_slot_that_is_being_written(schedule: Schedule, ahead: datetime) -> None:
+    """It comes after it: the slot has fired, the next one has not."""
+    pausing = threading.Thread(target=schedule.hold, args=(Hold(Mode.PAUSED, NOW), NOW))
+
+    def wait() -> bool:
+        pausing.start()
+        pausing.join(0.3)
+        assert pausing.is_alive()
+        return True
+
+    assert tick_at(schedule, ahead, None, wait).verdicts == 2
+    pausing.join(10)
+    assert tick(schedule, ahead + MINUTE).verdicts == 0
+
+
+@ON_POSTGRESQL
+def test_a_leader_that_was_followed_writes_nothing_ahead(schedule: Schedule, ahead: datetime) -> None:
+    lost = schedule.lead.take("a", NOW, TTL)
+    schedule.lead.take("b", NOW + timedelta(seconds=20), TTL)
+    with pytest.raises(LostLease):
+        tick_at(schedule, ahead, lost, lambda: True)
+    assert not schedule.ledger()
+
+
+@pytest.mark.parametrize("sql_store", ["sqlite"], indirect=True)
+def test_the_one_writer_of_sqlite_never_waits_for_a_slot(schedule: Schedule, sql_store: SqlStore) -> None:
+    save(sql_store, a_trigger())
+    schedule.adopt(NOW)
+    tick(schedule, NOW)
+    upcoming = schedule.next_look()
+    assert upcoming is not None
+    assert schedule.count_at(upcoming) == 0

@@ -38,7 +38,7 @@ from taskcenter.scheduling.state import (
 from taskcenter.status import RunStatus, TaskStatus
 from taskcenter_adapter.schedule import Schedule, next_standing
 from taskcenter_adapter.store_sql import SqlStore
-from taskcenter_console.scheduler.tick import tick
+from taskcenter_console.scheduler.tick import tick, tick_at
 
 START = datetime(2026, 3, 28, 23, 30, 3, tzinfo=UTC)  # the clocks of Europe go ahead within hours
 CRONS = ("* * * * *", "*/5 * * * *", "30 2 * * *", "0 * * * *")
@@ -116,13 +116,26 @@ class Life:
     def step(self) -> None:
         self.clock.time += timedelta(seconds=self.chance.choice(STEPS))
         happening = self.chance.choice(
-            (self.tick, self.tick, self.tick, self.dispatch, self.work, self.work, self.edit, self.hold, self.fire)
+            (
+                self.tick,
+                self.tick,
+                self.tick,
+                self.tick_ahead,
+                self.dispatch,
+                self.work,
+                self.work,
+                self.edit,
+                self.hold,
+                self.fire,
+            )
         )
         happening()
         self.dispatch()
 
-    def tick(self) -> None:
-        if self.chance.random() < 0.2:  # a crash before the transaction leaves nothing, so that this is all there is
+    def tick(self, sure: bool = False) -> None:
+        if (
+            not sure and self.chance.random() < 0.2
+        ):  # a crash before the transaction leaves nothing, so that this is all there is
             return
         self.see_ahead()
         tick(self.schedule, self.now, late=True)
@@ -134,10 +147,29 @@ class Life:
         while True:
             decisions = decide(self.state, self.now)
             self.ledger.add(decisions.occurrences)
-            self.state = apply(self.state, decisions)
+            cancelled = {cancel.run_id for cancel in decisions.cancel}
+            at_work = [run for run in self.state.runs if run.id in cancelled and run.status is RunStatus.RUNNING]
+            self.state = apply(self.state, decisions)  # takes it for gone; here it is at work until it has ended
+            self.state = replace(self.state, runs=(*at_work, *self.state.runs))
             if not decisions.unfinished and not decisions.firings:
                 break
         self.agree()
+
+    def tick_ahead(self) -> None:
+        """The next slot is decided before it comes, and committed on it, or not at all when that was in vain."""
+        self.tick(sure=True)
+        upcoming = self.schedule.next_look()
+        if upcoming is None or upcoming <= self.now or not self.schedule.count_at(upcoming):
+            return
+        came = self.chance.random() < 0.8
+
+        def wait() -> bool:
+            self.clock.time = upcoming
+            return came
+
+        tick_at(self.schedule, upcoming, None, wait)
+        self.clock.time = upcoming
+        self.tick(sure=True)
 
     def see_ahead(self) -> None:
         """Which runs were made ahead is the database's own affair: the reference is told."""
@@ -271,13 +303,13 @@ def test_the_tables_say_what_the_core_says(sql_store: SqlStore, seed: int) -> No
     sql_store._clock = clock
     life = Life(sql_store, clock, seed)
     life.begin()
-    for _ in range(80):
+    for _ in range(100):
         life.step()
     clock.time += timedelta(hours=2)
     life.schedule.hold(None, clock.time)
     life.state = replace(life.state, standing=next_standing(life.state.standing, None, clock.time))
     life.chance.random = lambda: 0.99  # type: ignore[method-assign]  # no more crashes
     life.tick()
-    assert len(life.ledger) > 50
+    assert len(life.ledger) > 20
     # one flow run per key, whatever crashed between the run and its row (one that was taken back is made anew)
     assert life.made

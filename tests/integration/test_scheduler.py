@@ -19,6 +19,7 @@ from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.prefect_server import server_env
 from taskcenter_adapter.processes import free_port
 from taskcenter_adapter.schedule import Schedule
+from taskcenter_console.scheduler import leader
 from taskcenter_console.scheduler.dispatch import idempotency_key
 from taskcenter_console.scheduler.leader import Scheduler
 from taskcenter_console.services import tasks as task_service
@@ -114,9 +115,15 @@ def flow_runs(gateway: Gateway, task: Task) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize("many", [1, 1_000])
 def test_runs_exist_before_their_slot_and_are_fired_on_it(
-    live: LiveCenter, scheduler: Callable[..., Scheduler], schedule: Schedule
+    live: LiveCenter,
+    scheduler: Callable[..., Scheduler],
+    schedule: Schedule,
+    monkeypatch: pytest.MonkeyPatch,
+    many: int,
 ) -> None:
+    monkeypatch.setattr(leader, "_MANY", many)
     task = a_task(live, "every two", {"type": "interval", "intervalSeconds": 2, "overlap": "allow"})
     scheduler(horizon=Horizon(min_runs=3, min_time=timedelta(seconds=10), max_runs=8))
     rows = until(lambda: len(found := schedule.ledger(task_id=task.id)) >= 4 and found)
@@ -127,6 +134,8 @@ def test_runs_exist_before_their_slot_and_are_fired_on_it(
         assert row.verdict == "fired"
         assert created[row.run_id or ""] < row.slot
         assert row.decided_at - row.slot < timedelta(seconds=1)
+    if many == 1:  # decided before the slot, for the slot, and seen when it had come
+        assert any(row.decided_at == row.slot for row in on_time)
     keys = Counter(run["expected_start_time"] for run in flow_runs(live.gateway, task))
     assert set(keys.values()) == {1}
     task_service.delete(live.center, _closed(live, task).id, live.caller)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from taskcenter.clock import utc_now
@@ -467,6 +467,8 @@ FIELDS = (
 @pytest.mark.parametrize("path", ["/api/tasks/task0/why", "/api/simulate", "/api/backtest", "/api/triggers/preview"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=5))
+@example(query={"from": "9999-12-31T23:59:59Z", "outage": "23:00-01:00"})
+@example(query={"from": "0001-01-01T00:00:00Z"})
 def test_no_question_is_a_defect(center: Center, path: str, query: dict[str, str]) -> None:
     if center.store.find_task("task0") is None:
         fleet(center)
