@@ -34,7 +34,7 @@ from benchmarks.composite import serve
 from taskcenter.settings import Settings
 from taskcenter_adapter.prefect_server import start_worker, worker_env
 from taskcenter_adapter.processes import Child, free_port, start, wait_until
-from taskcenter_adapter.runtime import write_state
+from taskcenter_adapter.state import write_state
 from taskcenter_console.services import tasks as task_service
 from taskcenter_console.services.center import Caller, Center
 
@@ -78,7 +78,8 @@ class Field:
         self.api, database, self._stop = serve(home, "postgres")
         port = free_port()
         self.service = f"http://127.0.0.1:{port}"
-        write_state(home, {"databaseUrl": database, "prefectApiUrl": self.api, "serviceUrl": self.service})
+        state = {"databaseUrl": database, "prefectApiUrl": self.api, "serviceUrl": self.service, "project": str(home)}
+        write_state(home, state)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "TASKCENTER_"))}
         self.env = {**env, "TASKCENTER_HOME": str(home), "TASKCENTER_PROJECT": str(home), "TASKCENTER_PORT": str(port)}
         self.console = start("service", [sys.executable, "-m", "taskcenter_console.serve"], log=home / "service.log",

@@ -81,7 +81,7 @@ class RunContext:
     resolve_connection: Callable[[str], Any] = _no_connection
     resolve_secret: Callable[[str], str] = _no_secret
     resolve_snapshots: Callable[[], SchemaSnapshots] = _no_snapshots
-    on_progress: Callable[[float, str], None] | None = None
+    on_progress: Callable[[float, str, float | None, float | None], None] | None = None
     is_cancelled: Callable[[], bool] | None = None
     is_held: Callable[[], bool] | None = None
     held_seconds: Callable[[], float] = lambda: 0.0
@@ -103,11 +103,20 @@ class RunContext:
         """Where structures of databases are kept; Refused when this run has no such place."""
         return self.resolve_snapshots()
 
-    def progress(self, percent: float, message: str = "") -> None:
-        """Report 0..100; clamped, never goes backwards."""
-        self._percent = max(self._percent, min(100.0, max(0.0, float(percent))))
+    def progress(
+        self,
+        percent: float,
+        message: str = "",
+        *,
+        done: float | None = None,
+        total: float | None = None,
+        reset: bool = False,
+    ) -> None:
+        """Report 0..100, as often as you like; clamped, never goes backwards but with ``reset``."""
+        at_least = 0.0 if reset else self._percent
+        self._percent = max(at_least, min(100.0, float(percent)))
         if self.on_progress is not None:
-            self.on_progress(self._percent, message)
+            self.on_progress(self._percent, message, done, total)
 
     def output(self, line: str, stream: str = "stdout") -> None:
         """One line of the work's own output, into the run log as it comes."""

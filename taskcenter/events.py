@@ -5,12 +5,13 @@ Every event is documented as a table in ``docs/events.md``; a test compares the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from .models import OutboxEvent, Run, Task
 
-__all__ = ["EVENTS", "run_finished", "run_overdue", "run_started", "task_changed", "task_paused"]
+__all__ = ["EVENTS", "history_purged", "run_finished", "run_overdue", "run_started", "task_changed", "task_paused"]
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "task_run_started": ("runId", "taskId", "origin", "attempt", "totalAttempts", "startedAt", "triggerId"),
@@ -18,6 +19,11 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "runId", "taskId", "origin", "status", "attempt", "finishedAt", "durationMs", "error", "triggerId",
     ),
     "task_run_overdue": ("runId", "taskId", "origin", "startedAt", "limitSeconds"),
+    "task_history_purged": (
+        "schedulerId", "retentionDays", "cutoffAt", "deletedRunLogs", "deletedRuns", "deletedAuditLogs",
+        "deletedStepRuns", "deletedLedgerRows", "deletedRunRequests", "deletedEvents", "deletedPrefectRuns",
+        "deletedFiles", "triggeredAt",
+    ),
     "task_paused_by_rule": ("taskId", "slug", "reason"),
     "task:created": ("taskId", "slug", "revision"),
     "task:updated": ("taskId", "slug", "revision"),
@@ -79,6 +85,12 @@ def run_overdue(run: Run, limit: float, now: datetime) -> OutboxEvent:
 def task_paused(task: Task, reason: str, now: datetime) -> OutboxEvent:
     """By a rule and not by a person."""
     return _event("task_paused_by_rule", now, taskId=task.id, slug=task.slug, reason=reason)
+
+
+def history_purged(scheduler: str, counts: Mapping[str, Any], triggered_at: datetime, now: datetime) -> OutboxEvent:
+    """``counts``: the days, the cutoff and every counter of the purge."""
+    known = {name: counts[name] for name in EVENTS["task_history_purged"] if name in counts}
+    return _event("task_history_purged", now, schedulerId=scheduler, **known, triggeredAt=_iso(triggered_at))
 
 
 def task_changed(verb: str, task: Task, now: datetime) -> OutboxEvent:

@@ -19,6 +19,7 @@ from .status import Origin, Priority, RunPhase, RunStatus, StepStatus, TaskStatu
 __all__ = [
     "AfterCondition",
     "AuditEntry",
+    "AuditRecord",
     "CalendarRule",
     "CatchUp",
     "LogLine",
@@ -290,6 +291,8 @@ class AuditEntry(Model):
     run_id: str | None = None
     actor: str = "system"
     channel: Literal["ui", "api", "cli", "prefect", "system"] = "system"
+    address: str | None = None
+    """Where the request came from: an IP address, or the machine of a command line."""
     object: str = ""
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
@@ -297,6 +300,15 @@ class AuditEntry(Model):
     message: str = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
     created_at: Utc
+
+
+class AuditRecord(AuditEntry):
+    """An entry as it stands in the audit. Without a hash the sequencer has not reached it yet."""
+
+    sequence: int
+    position: int | None = None
+    prev_hash: str | None = None
+    hash: str | None = None
 
 
 class OutboxEvent(Model):

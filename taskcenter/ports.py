@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from .models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, SchemaSnapshot, StepRun, Task
+from .models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, SchemaSnapshot, StepRun, Task
 from .status import RunStatus
 
-__all__ = ["Changes", "Page", "RunFilter", "SchemaSnapshots", "Store", "TaskFilter"]
+__all__ = ["AuditFilter", "Changes", "Page", "RunFilter", "SchemaSnapshots", "Store", "TaskFilter"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,32 @@ class RunFilter:
     trigger_id: str | None = None
     root_run_id: str | None = None
     open_only: bool = False
+    since: datetime | None = None
+    until: datetime | None = None
+    """Created from ``since`` on, and before ``until``."""
+    search: str | None = None
+    """Part of the task's slug or the run's name; A to Z in either case."""
     limit: int = 50
     cursor: str | None = None
     """The ``next_cursor`` of the page before (keyset paging, newest first by created_at then id)."""
+
+
+@dataclass(frozen=True)
+class AuditFilter:
+    """Which entries of the audit; newest first."""
+
+    id: str | None = None
+    task_id: str | None = None
+    run_id: str | None = None
+    event_type: str | None = None
+    actor: str | None = None
+    channel: str | None = None
+    result: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: int | None = None
+    """Only entries with a smaller sequence: the last one of the page before."""
+    limit: int = 100
 
 
 @dataclass(frozen=True)
@@ -131,7 +154,7 @@ class Store(Protocol):
         ...
 
     def list_revisions(self, task_id: str) -> Sequence[Mapping[str, Any]]:
-        """Newest first: revision, created_at, definition (task JSON), graph."""
+        """Newest first: revision, created_at, created_by, reason, definition (task JSON), graph."""
         ...
 
     # history ---------------------------------------------------------------------------------------
@@ -162,6 +185,10 @@ class Store(Protocol):
         """Newest first."""
         ...
 
+    def page_audit(self, where: AuditFilter = ...) -> Sequence[AuditRecord]:
+        """Newest first, each with its place and its hashes once it is sealed."""
+        ...
+
     def list_events(self, *, undelivered: bool = False, limit: int = 100) -> Sequence[OutboxEvent]:
         """In the order they were written."""
         ...
@@ -171,5 +198,8 @@ class Store(Protocol):
     # settings --------------------------------------------------------------------------------------
     def get_setting(self, key: str) -> Any | None: ...
     def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None: ...
+    def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
+        """All of them in one transaction."""
+        ...
 
     def close(self) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import SetupError
@@ -22,6 +22,7 @@ VARIABLES: dict[str, str] = {
     "TASKCENTER_ALLOW_SHELL_TEXT": "0 switches off the `shell` text form of the shell task type (argv stays).",
     "TASKCENTER_FILE_ROOTS": "Further folders (absolute, parted by `:`) that backups and transfers may write files to.",
     "TASKCENTER_MAX_STEPS": "Most steps one composite may have. Default 10000.",
+    "TASKCENTER_SECRET_KEY": "The key of the secrets (several by commas), instead of secret.key in the home.",
     "TASKCENTER_CONNECTION_<NAME>": "A database connection by address, beside those saved as Prefect blocks.",
     "TASKCENTER_DEBUG": "1 shows the trace of an unexpected error on the command line.",
     "PREFECT_API_URL": "A Prefect server of your own; `up` then starts none.",
@@ -43,6 +44,7 @@ class Settings:
     allow_shell_text: bool = True
     max_steps: int = 10_000
     file_roots: tuple[Path, ...] = ()
+    secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -60,6 +62,7 @@ class Settings:
             allow_shell_text=(env.get("TASKCENTER_ALLOW_SHELL_TEXT") or "1").lower() not in ("0", "false", "no"),
             max_steps=_number(env, "TASKCENTER_MAX_STEPS", 10_000, 1, 1_000_000),
             file_roots=_folders(env, "TASKCENTER_FILE_ROOTS"),
+            secret_key=env.get("TASKCENTER_SECRET_KEY") or None,
         )
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from taskcenter.errors import ServerAway, SetupError, TaskCenterError
 
 from .rows import json_text
+from .run_search import SEARCH_INDEXES, SEARCH_TABLES
 from .tables import AUDIT_PURGE_SWITCH
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     deadline = time.monotonic() + BUSY_MS / 1000
     while True:
         try:
+            # Before the first page is written, or never: retention gives free pages back by it.
+            if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             connection.execute("PRAGMA journal_mode=WAL")
             break
         except sqlite3.OperationalError as error:
@@ -275,7 +279,9 @@ def check(engine: Engine) -> bool:
 
 def include_name(name: str | None, type_: str, _parents: Any = None) -> bool:
     """Whether a comparison of the database with ``tables.py`` looks at this name (alembic's hook)."""
-    return not (type_ == "table" and name == AUDIT_PURGE_SWITCH)
+    if type_ == "index":
+        return name not in SEARCH_INDEXES  # the metadata have no word for them
+    return not (type_ == "table" and (name == AUDIT_PURGE_SWITCH or name in SEARCH_TABLES))
 
 
 def _config(connection: Connection | None) -> Config:

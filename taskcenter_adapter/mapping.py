@@ -56,9 +56,13 @@ def map_step(state_type: str) -> StepStatus:
     return STEP_STATES[state_type]
 
 
+MANAGED = "taskcenter"
+"""The tag of all flow runs and deployments that are ours."""
+
+
 def tags_for(origin: Origin, *, attempt: int = 1, root: str = "", total: int = 1, resumed_from: str = "") -> list[str]:
     """What a flow run carries about itself, so that its row can be rebuilt from Prefect alone."""
-    tags = ["taskcenter", f"origin:{origin.value}"]
+    tags = [MANAGED, f"origin:{origin.value}"]
     if attempt > 1 or total > 1:
         tags += [f"attempt:{attempt}", f"attempts:{total}"]
     if root:

@@ -42,7 +42,8 @@ def server_env(home: Path, database_url: str, port: int) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",  # Task Center's scheduler takes its place
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "15",
+        # Marking one run that waits costs as much as making it, when the machine has no time to spare.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "60",
     }
 
 

@@ -15,6 +15,7 @@ from taskcenter import events
 from taskcenter.errors import Refused
 from taskcenter.models import AuditEntry, OutboxEvent, Run, StepRun
 from taskcenter.ports import Changes, RunFilter, Store
+from taskcenter.purge_plan import PURGED_SETTING
 from taskcenter.redaction import redact_text
 from taskcenter.status import TERMINAL_RUN, TERMINAL_STEP, Origin, RunPhase, RunStatus
 
@@ -150,6 +151,9 @@ def _missing_row(
     deployment = deployments.get(row.get("deployment_id") or "")
     if deployment is None:
         return
+    purged = store.get_setting(PURGED_SETTING)
+    if purged and row.get("end_time") and _time(row["end_time"], now) < datetime.fromisoformat(purged):
+        return  # retention took its row; Prefect's own goes with one of the next purges
     task = store.find_task(str((row.get("parameters") or {}).get("task") or deployment["name"]))
     facts = facts_from_tags(row.get("tags") or ())
     origin = facts.get("origin") or ("scheduler" if row.get("auto_scheduled") else "prefect")
@@ -193,7 +197,7 @@ def _compare_run(
     if run.status is status:
         if repair and run.status in TERMINAL_RUN:
             _close_steps(store, run, now, report)
-        elif repair and run.phase is not phase and (status is RunStatus.QUEUED or _HELD & {run.phase, phase}):
+        elif repair and _phase_differs(run, status, phase):
             store.record(Changes(runs=(run.model_copy(update={"phase": phase}),)))
         return
     if run.status in TERMINAL_RUN and status not in TERMINAL_RUN:
@@ -208,6 +212,13 @@ def _compare_run(
     report.differences.append(Difference(run.id, "status", run.status, status, repair))
     if repair:
         _take_over(store, run, row, status, phase, now, report)
+
+
+def _phase_differs(run: Run, status: RunStatus, phase: RunPhase | None) -> bool:
+    """Whether the finer word is Prefect's to say. That a run waits for a place is ours: in Prefect it is Scheduled."""
+    if run.phase is phase or (run.phase is RunPhase.AWAITING_SLOT and phase in (RunPhase.SCHEDULED, RunPhase.LATE)):
+        return False
+    return status is RunStatus.QUEUED or bool(_HELD & {run.phase, phase})
 
 
 def _take_over(

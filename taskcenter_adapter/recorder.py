@@ -76,6 +76,11 @@ def _sentence(row: StepRun) -> tuple[Level, str]:
             return "error", f"step {row.step_key} failed{took}: {row.error or row.error_type or 'no message'}"
 
 
+_PROGRESS_EVERY = 0.12
+"""Seconds between two reports of a step that are stored."""
+_Report = tuple[float, str, float | None, float | None]
+
+
 class Recorder:
     """Keeps the record of one run. Thread-safe; every method returns at once but ``flush`` and ``close``."""
 
@@ -89,6 +94,10 @@ class Recorder:
         self._runs: dict[str, Run] = {}
         self._steps: dict[str, StepRun] = {}
         self._logs: list[LogLine] = []
+        self._progress: dict[str | None, _Report] = {}
+        self._reported: dict[str | None, _Report] = {}
+        self._quiet = True
+        self._progress_at = 0.0
         self._audit: list[AuditEntry] = []
         self._events: list[OutboxEvent] = []
         self._closing = False
@@ -156,6 +165,16 @@ class Recorder:
             self._line(self._now(), level, text, step_key, stream, redact(dict(metadata)) if metadata else None)
             self._touch()
 
+    def progress(
+        self, step_key: str | None, percent: float, message: str, done: float | None = None, total: float | None = None
+    ) -> None:
+        """How far a step (None: the run) has come. Between two writes only the last report counts."""
+        self._progress[step_key] = (percent, message, done, total)
+        if self._quiet:  # read after the report stands there: it was taken, or is asked for here
+            with self._wake:
+                self._quiet = False
+                self._touch()
+
     def _line(
         self, at: datetime, level: Level, text: str, step: str | None, stream: str, metadata: dict[str, Any] | None
     ) -> None:
@@ -180,6 +199,12 @@ class Recorder:
     # writing -----------------------------------------------------------------------------------------
 
     def _take(self) -> tuple[Changes, int]:
+        asked, now = self._asked, time.monotonic()
+        if self._closing or now - self._progress_at >= _PROGRESS_EVERY:
+            self._progress_at = now
+            self._take_progress()
+        elif not self._quiet:
+            self._asked += 1  # in the next round
         changes = Changes(
             runs=tuple(self._runs.values()),
             steps=tuple(self._steps.values()),
@@ -189,7 +214,17 @@ class Recorder:
         )
         self._runs, self._steps = {}, {}
         self._logs, self._audit, self._events = [], [], []
-        return changes, self._asked
+        return changes, asked
+
+    def _take_progress(self) -> None:
+        self._quiet = True
+        for key, report in list(self._progress.items()):
+            if self._reported.get(key) is not report:
+                self._reported[key] = report
+                percent, message, done, total = report
+                facts = {name: value for name, value in (("done", done), ("total", total)) if value is not None}
+                text = redact_text(f"{percent:.0f} % {message}".rstrip())
+                self._line(self._now(), "info", text, key, "progress", {"percent": round(percent, 2), **facts})
 
     def _loop(self) -> None:
         kept = Changes()

@@ -19,6 +19,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from taskcenter.errors import Problem, ValidationFailed
 from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun, Task, Trigger
+from taskcenter.redaction import redact, redact_text
 
 __all__ = [
     "TRIGGER_COLUMNS",
@@ -143,7 +144,13 @@ def log_row(line: LogLine) -> Row:
 
 
 def audit_row(entry: AuditEntry) -> Row:
-    return _row(entry, _AUDIT, _AUDIT_JSON)
+    """Without secrets, whoever wrote the entry: what is sealed can never be mended."""
+    row = _row(entry, _AUDIT, _AUDIT_JSON)
+    for name in _AUDIT_JSON:
+        row[name] = redact(row[name])
+    for name in ("message", "object"):
+        row[name] = redact_text(row[name])
+    return row
 
 
 def event_row(event: OutboxEvent) -> Row:

@@ -18,11 +18,13 @@ from .orphans import process_started
 from .schedule_tables import leases
 from .store_sql import SqlStore
 
-__all__ = ["LEASE", "RENEW_SECONDS", "RunLeases"]
+__all__ = ["LEASE", "PLACE", "RENEW_SECONDS", "RUN", "RunLeases"]
 
 LEASE: Final = timedelta(seconds=30)
 RENEW_SECONDS: Final = 5.0
-_RUN: Final = "run:"
+RUN: Final = "run:"
+PLACE: Final = "place:"
+"""Of a run that no worker of ours started; it counts while it is renewed. See ``run_gate``."""
 _WORKER: Final = "worker:"
 
 
@@ -34,7 +36,7 @@ class RunLeases:
 
     def take(self, run_id: str, holder: str, now: datetime, facts: Mapping[str, Any]) -> bool:
         """Claim a run; False while another worker's claim holds."""
-        name = _RUN + run_id
+        name = RUN + run_id
 
         def work(connection: sa.Connection) -> bool:
             row = (
@@ -53,39 +55,44 @@ class RunLeases:
 
     def started(self, run_id: str, holder: str, pid: int, facts: Mapping[str, Any]) -> None:
         """The run has a process now."""
-        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
-        known = {**facts, "runPid": pid, "runStarted": process_started(pid)}
-        self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), {"facts": known}))
+        mine = (leases.c.name == RUN + run_id) & (leases.c.holder == holder)
+        process = {**facts, "runPid": pid, "runStarted": process_started(pid)}
+
+        def work(connection: sa.Connection) -> None:
+            known = connection.execute(sa.select(leases.c.facts).where(mine)).scalar() or {}
+            connection.execute(sa.update(leases).where(mine), {"facts": {**known, **process}})
+
+        self._store.transaction(work)
 
     def renew(self, holder: str, now: datetime) -> set[str]:
         """Hold all of a worker's runs for longer; gives the ids of those that are still its own."""
-        mine = (leases.c.holder == holder) & leases.c.name.startswith(_RUN)
+        mine = (leases.c.holder == holder) & leases.c.name.startswith(RUN)
 
         def work(connection: sa.Connection) -> set[str]:
             connection.execute(sa.update(leases).where(mine), {"until": now + LEASE})
             return {
-                name.removeprefix(_RUN) for name in connection.execute(sa.select(leases.c.name).where(mine)).scalars()
+                name.removeprefix(RUN) for name in connection.execute(sa.select(leases.c.name).where(mine)).scalars()
             }
 
         return self._store.transaction(work)
 
     def give_up(self, run_id: str, holder: str) -> None:
         """The run is over, or somebody else's."""
-        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
+        mine = (leases.c.name == RUN + run_id) & (leases.c.holder == holder)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
 
     def leave(self, run_id: str, holder: str, now: datetime) -> None:
         """The worker has done with a run and does not know whether Prefect took its end: whoever rescues looks."""
-        mine = (leases.c.name == _RUN + run_id) & (leases.c.holder == holder)
+        mine = (leases.c.name == RUN + run_id) & (leases.c.holder == holder)
         values = {"holder": f"{LEFT}{holder}", "until": now}
         self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), values))
 
     def runs(self) -> list[Lease]:
-        return self._all(_RUN)
+        return self._all(RUN)
 
     def drop(self, held: Lease) -> bool:
         """Take a run from its worker, unless that renewed or ended meanwhile; True for one caller only."""
-        same = (leases.c.name == _RUN + held.name) & (leases.c.epoch == held.epoch) & (leases.c.until == held.until)
+        same = (leases.c.name == RUN + held.name) & (leases.c.epoch == held.epoch) & (leases.c.until == held.until)
         done = self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(same)).rowcount)
         return bool(done)
 
@@ -109,8 +116,8 @@ class RunLeases:
         return self._all(_WORKER)
 
     def forget_workers(self, before: datetime) -> None:
-        """Workers that nobody has heard of since then."""
-        old = leases.c.name.startswith(_WORKER) & (leases.c.until < before)
+        """Workers, and places of runs, that nobody has heard of since then."""
+        old = sa.or_(*map(leases.c.name.startswith, (_WORKER, PLACE))) & (leases.c.until < before)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(old)))
 
     def _all(self, kind: str) -> list[Lease]:

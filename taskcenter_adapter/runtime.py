@@ -1,69 +1,28 @@
-"""Wires a process to its store and its Prefect server, from the settings and what ``up`` wrote down.
-
-``<home>/run/state.json`` says where the running center's database and servers are, so that a second shell, the
-worker's runs and the command line need no settings at all.
-"""
+"""Wires a process to its store and its Prefect server, from the settings and what ``up`` wrote down."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from taskcenter.errors import ServerAway
 from taskcenter.ports import Store
 from taskcenter.settings import Settings
 
 from .gateway import Gateway
+from .state import read_state
 from .store import open_store
 
 __all__ = [
     "Runtime",
-    "clear_state",
     "database_url",
     "prefect_api_url",
-    "read_state",
     "spool_folder",
-    "state_file",
-    "write_state",
 ]
-
-
-def state_file(home: Path) -> Path:
-    return home / "run" / "state.json"
 
 
 def spool_folder(home: Path) -> Path:
     return home / "spool"
-
-
-def read_state(home: Path) -> dict[str, Any] | None:
-    """What the center that runs on ``home`` wrote down; None when none runs."""
-    try:
-        state: dict[str, Any] = json.loads(state_file(home).read_text(encoding="utf-8"))
-        alive = psutil.Process(int(state["pid"])).create_time() == state["pidCreated"]
-    except (OSError, ValueError, KeyError, psutil.Error):
-        return None
-    return state if alive else None
-
-
-def write_state(home: Path, state: Mapping[str, Any]) -> None:
-    file = state_file(home)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_suffix(f".{os.getpid()}")
-    own = {"pid": os.getpid(), "pidCreated": psutil.Process().create_time()}
-    half.touch(mode=0o600)
-    half.write_text(json.dumps({**own, **state}, indent=2), encoding="utf-8")
-    half.rename(file)
-
-
-def clear_state(home: Path) -> None:
-    state_file(home).unlink(missing_ok=True)
 
 
 def _not_running(home: Path) -> ServerAway:

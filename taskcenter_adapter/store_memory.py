@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskcenter.clock import Clock, SystemClock
-from taskcenter.models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import Changes, Page, RunFilter, SchemaSnapshots, TaskFilter
+from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
+from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SchemaSnapshots, TaskFilter
 from taskcenter.status import TERMINAL_RUN
 
 from . import answers
+from .folding import matches
 from .graph_rows import join_graph, split_graph
 from .merging import RUN_RULES, STEP_RULES, merge
 from .paging import read_cursor, write_cursor
@@ -104,6 +105,8 @@ class MemoryStore:
             tables.revisions[key, row["revision"]] = {
                 "revision": row["revision"],
                 "created_at": row["updated_at"],
+                "created_by": audit[0].actor if audit else None,
+                "reason": audit[0].message if audit else None,
                 "definition": saved.to_json(),
                 "graph": join_graph(*kept) if kept else None,
             }
@@ -212,6 +215,7 @@ class MemoryStore:
         }
         here = read_cursor(where.cursor) if where.cursor is not None else None
         limit = max(where.limit, 1)
+        text = clean_text(where.search.strip()) if where.search else ""
         with self._read() as tables:
             rows = [
                 row
@@ -219,6 +223,9 @@ class MemoryStore:
                 if all(row[column] == value for column, value in wanted.items())
                 and not (where.open_only and row["status"] in TERMINAL_RUN)
                 and (here is None or (row["created_at"], row["id"]) < here)
+                and (where.since is None or row["created_at"] >= where.since)
+                and (where.until is None or row["created_at"] < where.until)
+                and (not text or matches(row["task_slug"], row["name"], text))
             ]
         rows.sort(key=lambda row: (row["created_at"], row["id"]), reverse=True)
         items = tuple(Run(**_own(row)) for row in rows[:limit])
@@ -262,6 +269,20 @@ class MemoryStore:
             ]
         return [AuditEntry(**_own(row)) for row in rows[: max(limit, 0)]]
 
+    def page_audit(self, where: AuditFilter = AuditFilter()) -> Sequence[AuditRecord]:
+        exact = ("id", "task_id", "run_id", "event_type", "actor", "channel", "result")
+        wanted = {name: clean_text(value) for name in exact if (value := getattr(where, name)) is not None}
+        with self._read() as tables:
+            rows = [
+                {**row, "sequence": sequence}
+                for sequence, row in enumerate(tables.audit.values(), start=1)
+                if all(row[column] == value for column, value in wanted.items())
+                and (where.before is None or sequence < where.before)
+                and (where.since is None or row["created_at"] >= where.since)
+                and (where.until is None or row["created_at"] < where.until)
+            ]
+        return [AuditRecord(**_own(row)) for row in rows[::-1][: max(where.limit, 0)]]
+
     def list_events(self, *, undelivered: bool = False, limit: int = 100) -> Sequence[OutboxEvent]:
         with self._read() as tables:
             rows = [row for row in tables.events.values() if not (undelivered and row["delivered_at"])]
@@ -281,8 +302,12 @@ class MemoryStore:
             return clean_json(tables.settings.get(clean_text(key)))
 
     def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None:
+        self.set_settings({key: value}, audit=audit)
+
+    def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
         with self._write() as tables:
-            tables.settings[clean_text(key)] = clean_json(value, key)
+            for key, value in values.items():
+                tables.settings[clean_text(key)] = clean_json(value, key)
             _add(tables, audit, ())
 
     # transactions ----------------------------------------------------------------------------------

@@ -21,11 +21,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from taskcenter.clock import Clock, SystemClock
-from taskcenter.models import AuditEntry, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import Changes, Page, RunFilter, TaskFilter
+from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
+from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, TaskFilter
 from taskcenter.status import TERMINAL_RUN, RunStatus
 
 from . import answers
+from .audit_chain import AuditChain
 from .database import speaking, writing
 from .graph_rows import join_graph, split_graph
 from .merging import RUN_RULES, STEP_RULES, Keep, Rules
@@ -43,8 +44,10 @@ from .rows import (
     task_row,
     trigger_rows,
 )
+from .run_search import search
 from .schedule import Schedule
 from .schedule_edit import prepare
+from .secrets import SqlSecrets
 from .snapshots import SqlSnapshots
 from .tables import (
     UtcTime,
@@ -73,6 +76,7 @@ _PATIENCE = 5.0
 _CHUNK = 500
 _OPEN = tuple(status.value for status in RunStatus if status not in TERMINAL_RUN)
 _AUDIT_COLUMNS = [task_audit_logs.c[name] for name in AuditEntry.model_fields]
+_RECORD_COLUMNS = [task_audit_logs.c[name] for name in AuditRecord.model_fields]
 _RUN_COLUMNS = [task_runs.c[name] for name in Run.model_fields]
 _EVENT_COLUMNS = [outbox_events.c[name] for name in OutboxEvent.model_fields]
 
@@ -107,12 +111,36 @@ class SqlStore:
         return Schedule(self)
 
     @property
+    def chain(self) -> AuditChain:
+        """The audit's sequencer, in the same database."""
+        return AuditChain(self)
+
+    @property
+    def secrets(self) -> SqlSecrets:
+        """Encrypted secrets, kept in the same database."""
+        return SqlSecrets(self)
+
+    @property
     def snapshots(self) -> SqlSnapshots:
         """Structures of the users' databases, kept in the same database."""
         return SqlSnapshots(self)
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def rehearse(self) -> None:
+        """Read and write as a run does, and take it back: what is compiled for it once is there for every fork."""
+        nobody = "00000000-0000-0000-0000-000000000000"
+        run = Run(id=nobody, task_slug="", task_type="", created_at=self._clock.now())
+
+        with self.reading() as connection:
+            _load_tasks(connection, sa.select(tasks).limit(1))
+        self.find_task(nobody)
+        self.find_run(nobody)
+        self.next_log_sequence(nobody)
+        with self._turn, self._writer.connect() as connection:
+            connection.execute(self._upsert_runs, [run_row(run)])
+            connection.rollback()
 
     # definitions -----------------------------------------------------------------------------------
 
@@ -155,6 +183,8 @@ class SqlStore:
                     "task_id": row["id"],
                     "revision": row["revision"],
                     "created_at": row["updated_at"],
+                    "created_by": audit[0].actor if audit else None,
+                    "reason": audit[0].message if audit else None,
                     "definition": saved.to_json(),
                     "graph": kept,
                 },
@@ -231,7 +261,7 @@ class SqlStore:
     def list_revisions(self, task_id: str) -> Sequence[Mapping[str, Any]]:
         table = task_revisions.c
         query = (
-            sa.select(table.revision, table.created_at, table.definition, table.graph)
+            sa.select(table.revision, table.created_at, table.created_by, table.reason, table.definition, table.graph)
             .where(table.task_id == clean_text(task_id))
             .order_by(table.revision.desc())
         )
@@ -299,20 +329,14 @@ class SqlStore:
 
     def list_runs(self, where: RunFilter = RunFilter()) -> Page:
         run = task_runs.c
-        query = sa.select(*_RUN_COLUMNS).order_by(run.created_at.desc(), run.id.desc())
-        for column in ("task_id", "status", "trigger_id", "root_run_id"):
-            wanted = getattr(where, column)
-            if wanted is not None:
-                query = query.where(run[column] == clean_text(str(wanted)))
-        if where.open_only:
-            # Written out, so that the planner sees it is the condition of the index of open runs.
-            query = query.where(run.status.in_([_constant(status) for status in _OPEN]))
-        if where.cursor is not None:
-            moment, key = read_cursor(where.cursor)
-            here = sa.tuple_(sa.literal(moment, UtcTime()), sa.literal(key, run.id.type))
-            query = query.where(sa.tuple_(run.created_at, run.id) < here)
+        conditions = _runs_of(where)
         limit = max(where.limit, 1)
+        wanted = clean_text(where.search.strip()) if where.search else ""
         with self.reading() as connection:
+            if wanted:
+                ids = search(connection, conditions, wanted, limit + 1)
+                conditions = [run.id.in_(ids)]
+            query = sa.select(*_RUN_COLUMNS).where(*conditions).order_by(run.created_at.desc(), run.id.desc())
             found = [Run(**row) for row in connection.execute(query.limit(limit + 1)).mappings()]
         items = found[:limit]
         more = write_cursor(items[-1].created_at, items[-1].id) if len(found) > limit else None
@@ -345,12 +369,14 @@ class SqlStore:
     def list_audit(
         self, *, task_id: str | None = None, run_id: str | None = None, limit: int = 100
     ) -> Sequence[AuditEntry]:
-        query = sa.select(*_AUDIT_COLUMNS).order_by(task_audit_logs.c.sequence.desc()).limit(max(limit, 0))
-        for column, wanted in (("task_id", task_id), ("run_id", run_id)):
-            if wanted is not None:
-                query = query.where(task_audit_logs.c[column] == clean_text(wanted))
+        query = _audit_of(sa.select(*_AUDIT_COLUMNS), AuditFilter(task_id=task_id, run_id=run_id))
         with self.reading() as connection:
-            return [AuditEntry(**row) for row in connection.execute(query).mappings()]
+            return [AuditEntry(**row) for row in connection.execute(query.limit(max(limit, 0))).mappings()]
+
+    def page_audit(self, where: AuditFilter = AuditFilter()) -> Sequence[AuditRecord]:
+        query = _audit_of(sa.select(*_RECORD_COLUMNS), where)
+        with self.reading() as connection:
+            return [AuditRecord(**row) for row in connection.execute(query.limit(max(where.limit, 0))).mappings()]
 
     def list_events(self, *, undelivered: bool = False, limit: int = 100) -> Sequence[OutboxEvent]:
         query = sa.select(*_EVENT_COLUMNS).order_by(outbox_events.c.sequence).limit(max(limit, 0))
@@ -376,11 +402,19 @@ class SqlStore:
             return connection.execute(query).scalar()
 
     def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None:
-        row = {"key": clean_text(key), "value": clean_json(value, key), "updated_at": self._clock.now()}
+        self.set_settings({key: value}, audit=audit)
+
+    def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
+        now = self._clock.now()
+        rows = [
+            {"key": clean_text(key), "value": clean_json(value, key), "updated_at": now}
+            for key, value in sorted(values.items())
+        ]
         audit_rows = [audit_row(entry) for entry in audit]
 
         def work(connection: Connection) -> None:
-            connection.execute(self._put_setting, row)
+            if rows:
+                connection.execute(self._put_setting, rows)
             self._add(connection, audit_rows, [])
 
         self.transaction(work)
@@ -456,6 +490,42 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
         set_={name: kept(name, keep) for name, keep in rules.keep.items()},
         where=sa.or_(old.status == new.status, *allowed),
     )
+
+
+def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:
+    run = task_runs.c
+    found: list[ColumnElement[bool]] = []
+    for column in ("task_id", "status", "trigger_id", "root_run_id"):
+        wanted = getattr(where, column)
+        if wanted is not None:
+            found.append(run[column] == clean_text(str(wanted)))
+    if where.open_only:
+        # Written out, so that the planner sees it is the condition of the index of open runs.
+        found.append(run.status.in_([_constant(status) for status in _OPEN]))
+    if where.since is not None:
+        found.append(run.created_at >= where.since)
+    if where.until is not None:
+        found.append(run.created_at < where.until)
+    if where.cursor is not None:
+        moment, key = read_cursor(where.cursor)
+        here = sa.tuple_(sa.literal(moment, UtcTime()), sa.literal(key, run.id.type))
+        found.append(sa.tuple_(run.created_at, run.id) < here)
+    return found
+
+
+def _audit_of(query: sa.Select[Any], where: AuditFilter) -> sa.Select[Any]:
+    entry = task_audit_logs.c
+    for column in ("id", "task_id", "run_id", "event_type", "actor", "channel", "result"):
+        wanted = getattr(where, column)
+        if wanted is not None:
+            query = query.where(entry[column] == clean_text(wanted))
+    if where.since is not None:
+        query = query.where(entry.created_at >= where.since)
+    if where.until is not None:
+        query = query.where(entry.created_at < where.until)
+    if where.before is not None:
+        query = query.where(entry.sequence < where.before)
+    return query.order_by(entry.sequence.desc())
 
 
 def _first(connection: Connection, query: sa.Select[Any]) -> Row | None:

@@ -43,6 +43,7 @@ __all__ = [
     "AUDIT_PURGE_SWITCH",
     "JsonText",
     "UtcTime",
+    "audit_head",
     "composite_edges",
     "composite_step_runs",
     "composite_steps",
@@ -163,6 +164,8 @@ task_revisions = Table(
     Column("task_id", _key, ForeignKey("tasks.id", **_cascade), primary_key=True),
     Column("revision", BigInteger, primary_key=True, autoincrement=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("created_by", Text),
+    Column("reason", Text),
     Column("definition", _json, nullable=False),
     Column("graph", _json),
 )
@@ -239,8 +242,8 @@ task_runs = Table(
     Column("prefect_state", Text),
     Column("followed", Boolean, nullable=False, server_default=false(), comment="it is decided what follows its end"),
 )
-# Each list of runs is read from one end of one index: a page costs the same whatever the history's length.
-Index("ix_task_runs_created_at", task_runs.c.created_at, task_runs.c.id)
+# Each list of runs is read from one end of one index: a page costs the same whatever the history's length. The index
+# of all of them stands in run_search, because it brings the names along.
 Index("ix_task_runs_task_id", task_runs.c.task_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_task_status", task_runs.c.task_id, task_runs.c.status, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_status", task_runs.c.status, task_runs.c.created_at, task_runs.c.id)
@@ -325,11 +328,26 @@ task_audit_logs = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("prev_hash", Text),
     Column("hash", Text),
+    Column("address", Text),
+    Column("position", BigInteger, comment="the place in the chain, given with the hash"),
     UniqueConstraint("id"),
     Index("ix_task_audit_logs_task_id", "task_id", "sequence"),
     Index("ix_task_audit_logs_run_id", "run_id", "sequence"),
     Index("ix_task_audit_logs_created_at", "created_at"),
+    Index("ix_task_audit_logs_event_type", "event_type", "sequence"),
+    Index("ix_task_audit_logs_position", "position", unique=True),
     sqlite_autoincrement=True,  # a sequence number is never given twice, not even after a purge
+)
+_unsealed = task_audit_logs.c.hash.is_(None)
+Index("ix_task_audit_logs_unsealed", task_audit_logs.c.sequence, postgresql_where=_unsealed, sqlite_where=_unsealed)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("anchor", BigInteger, comment="the sequence of the newest anchor entry"),
 )
 
 outbox_events = Table(

@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "task": ("tasks:task", "Create, list, change, import and export tasks."),
         "composite": ("composites:composite", "List, check, plan, show and render composites."),
         "trigger": ("triggers:trigger", "When tasks fire: add, change, pause and remove triggers."),
+        "secret": ("secrets:secret", "Values that tasks use by name, encrypted and never shown."),
         "calendar": ("scheduling:calendar", "Named calendars: days on which triggers may fire, or not."),
         "publish": ("upkeep:publish", "Make Prefect's deployments those of the saved tasks."),
     },
@@ -52,10 +53,14 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "backfill": ("triggers:backfill", "Run slots of the past: first the dates, then the runs."),
     },
     "Look after": {
+        "snapshot": ("snapshots:snapshot", "Kept structures of databases, and what changed between two."),
         "stats": ("stats:stats", "Numbers about runs: counts, durations, failures."),
         "workers": ("queue:workers", "Who executes: workers and their processes."),
         "db": ("upkeep:db", "Look at Task Center's own database and bring it to this version."),
+        "redact": ("redacting:redact", "Show what redaction makes of a text."),
         "reconcile": ("upkeep:reconcile", "Make the run records agree with Prefect."),
+        "retention": ("retention:retention", "How long history is kept: show, set, preview, purge."),
+        "audit": ("audit:audit", "Who did what: list, show, export and verify."),
     },
 }
 """Section → command → (module:attribute, one line for ``--help``)."""
@@ -118,6 +123,7 @@ def _guarded(call: Any, as_json: bool) -> int:
             return 2
         return _fail("usage", error.format_message(), 2, as_json=True)
     except TaskCenterError as error:
+        _note_refusal(error)
         problems = [problem.to_dict() for problem in getattr(error, "problems", ())]
         return _fail(error.code, error.message, error.exit_code, problems, as_json)
     except OSError as error:
@@ -129,6 +135,16 @@ def _guarded(call: Any, as_json: bool) -> int:
         return _fail("too_deep", "what was given is nested too deeply", 2, as_json=as_json)
     except Exception as error:  # whatever else it is, a user gets a sentence and a way to the trace
         return _unexpected(error, as_json)
+
+
+def _note_refusal(error: TaskCenterError) -> None:
+    """That a rule said no stands in the audit of the center that was asked, if one is there to keep it."""
+    from taskcenter.errors import Refused
+
+    if isinstance(error, Refused):
+        from .commands.common import note_refusal
+
+        note_refusal(error)
 
 
 def _unexpected(error: Exception, as_json: bool) -> int:

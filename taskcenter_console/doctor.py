@@ -12,7 +12,7 @@ from taskcenter.task_types import registry
 from taskcenter_adapter import postgres
 from taskcenter_adapter.prefect_server import healthy
 from taskcenter_adapter.processes import port_is_free, private_folder
-from taskcenter_adapter.runtime import read_state
+from taskcenter_adapter.state import read_state
 
 __all__ = ["doctor"]
 

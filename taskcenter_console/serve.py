@@ -19,6 +19,7 @@ from taskcenter_adapter.recorder import replay_spool
 from taskcenter_adapter.runtime import spool_folder
 
 from .api.app import make_app
+from .keeping import Keeper
 from .scheduler.leader import Scheduler
 from .services.center import Center
 from .services.enforcing import pause_after_failures
@@ -82,6 +83,7 @@ def serve(settings: Settings) -> int:
     require_port(settings.port, "the Task Center service", "--port or TASKCENTER_PORT")
     housekeeper = _Housekeeper(settings)
     scheduler = Scheduler(settings)
+    keeper = Keeper(settings, lambda: scheduler.leads, scheduler.holder)
     with Center(settings) as center:
         hosts = ("127.0.0.1", "localhost", "[::1]")
         app = make_app(center, allowed_hosts=hosts)
@@ -92,10 +94,12 @@ def serve(settings: Settings) -> int:
         )
         housekeeper.start()
         scheduler.start()
+        keeper.start()
         try:
             server.run()
         finally:
             scheduler.stop()
+            keeper.stop()
             housekeeper.stop()
     return 0
 

@@ -16,18 +16,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from deployments import housekeeping
 from deployments.spec import MANAGED_TAG
 from taskcenter.clock import utc_now
 from taskcenter.errors import Refused, ServerAway, SetupError, TaskCenterError
 from taskcenter.settings import Settings
 from taskcenter_adapter import postgres, prefect_server
-from taskcenter_adapter.database import make_engine, upgrade
+from taskcenter_adapter.database import make_engine
 from taskcenter_adapter.orphans import close_orphans
 from taskcenter_adapter.processes import Child, private_folder, require_port, start, wait_until
 from taskcenter_adapter.reconcile import reconcile
-from taskcenter_adapter.runtime import clear_state, read_state, write_state
+from taskcenter_adapter.state import clear_state, read_state, write_state
 
 from .services.center import Caller, Center
+from .services.upgrading import upgrade
 
 __all__ = ["Stack"]
 
@@ -79,7 +81,7 @@ class Stack:
             prefect_port = require_port(self.settings.prefect_port, "the Prefect server", option)
         begin = time.monotonic()
         self.database_url, prefect_database = self._start_database(home)
-        upgrade(make_engine(self.database_url))
+        upgrade(make_engine(self.database_url), Caller("system", "system"))
         self.say(f"database    ready after {time.monotonic() - begin:.1f} s")
         if own_server:
             self.prefect_api_url = f"http://127.0.0.1:{prefect_port}/api"
@@ -159,6 +161,7 @@ class Stack:
             # What was changed in Prefect while nothing of ours was running is taken over before it is written anew.
             TakeOver(center).schedules(center.gateway.deployments_with_flow(MANAGED_TAG))
             changes = deploy(center, all_tasks(center), everything=True)
+            housekeeping.put(center.gateway)
             written = [change for change in changes if change.kind != "same"]
             self.say(f"deployments {len(changes)} in Prefect, {len(written)} changed")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,16 +107,15 @@ class FakeGateway(Gateway):
         *,
         parameters: Mapping[str, Any],
         tags: Sequence[str],
-        name: str | None = None,
         at: datetime | None = None,
         retry: bool = False,
         idempotency_key: str | None = None,
-        job_variables: Mapping[str, Any] | None = None,
     ) -> Json:
         self._reach()
+        self._by_id(deployment_id)
         run: Json = {
             "id": str(uuid.uuid4()),
-            "name": name or "calm-otter",
+            "name": "calm-otter",
             "state_name": "Scheduled",
             "deployment_id": deployment_id,
             "parameters": dict(parameters),
@@ -128,9 +127,23 @@ class FakeGateway(Gateway):
             self.on_run(run)
         return run
 
+    def create_runs(self, deployment_id: str, runs: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        return [str(self.create_run(deployment_id, **run)["id"]) for run in runs]
+
     def find_run(self, run_id: str) -> Json | None:
         self._reach()
         return self.runs.get(run_id)
+
+    def ended_runs(self, before: datetime, deployment_ids: Sequence[str], limit: int = 200) -> Iterator[Json]:
+        self._reach()
+        for run in list(self.runs.values()):
+            ended = run.get("end_time")
+            if ended is not None and ended < before.isoformat() and run["deployment_id"] in deployment_ids:
+                yield run
+
+    def delete_run(self, run_id: str) -> None:
+        self._reach()
+        self.runs.pop(run_id, None)
 
     def set_run_state(
         self,
@@ -155,7 +168,10 @@ class FakeGateway(Gateway):
         return str(new)
 
     def _by_id(self, deployment_id: str) -> Json:
-        return next(d for d in self.deployments.values() if d["id"] == deployment_id)
+        found = next((d for d in self.deployments.values() if d["id"] == deployment_id), None)
+        if found is None:
+            raise NotFound(f"Prefect does not know /deployments/{deployment_id}")
+        return found
 
 
 def fake_center(folder: Path, gateway: FakeGateway | None = None, *, scheduled: bool = False) -> Center:

@@ -7,7 +7,8 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,27 @@ from prefect.logging import get_run_logger
 from blocks.connections import Connection, resolve
 from blocks.prefect_blocks import find_block
 from taskcenter import events
+from taskcenter.audit import ended
 from taskcenter.clock import utc_now
 from taskcenter.context import RunContext
 from taskcenter.errors import Refused, TaskCenterError
 from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
-from taskcenter.redaction import redact_text, register_secret
+from taskcenter.redaction import redact_exception, redact_text, register_secret
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import facts_from_tags
 from taskcenter_adapter.orphans import MARK, present
 from taskcenter_adapter.recorder import Recorder
+from taskcenter_adapter.resolve_secret import resolve_secret
 from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
 from taskcenter_adapter.store import open_store
 
 from .hold import Hold
+from .own_output import masked_output
+from .place import place_for
 
 __all__ = ["NotNow", "Session", "open_session"]
 
@@ -60,6 +65,7 @@ class Session:
     logger: logging.Logger
     temp_dir: Path
     hold: Hold
+    _used: set[tuple[str, str | None]] = field(default_factory=set, repr=False)
 
     @property
     def run(self) -> Run:
@@ -71,8 +77,8 @@ class Session:
         def on_output(line: str, stream: str) -> None:
             self.recorder.log("info", line, step_key=step_key, stream=stream)
 
-        def on_progress(percent: float, message: str) -> None:
-            self.recorder.log("info", f"{percent:.0f} % {message}".rstrip(), step_key=step_key, stream="progress")
+        def on_progress(percent: float, message: str, done: float | None, total: float | None) -> None:
+            self.recorder.progress(step_key, percent, message, done, total)
 
         return RunContext(
             run_id=self.run.id,
@@ -87,7 +93,7 @@ class Session:
             data_dir=self.settings.home,
             temp_dir=self.temp_dir,
             resolve_connection=self.connection,
-            resolve_secret=self.secret,
+            resolve_secret=partial(self.secret, step_key=step_key),
             resolve_snapshots=lambda: self.store.snapshots,
             on_progress=on_progress,
             on_output=on_output,
@@ -102,17 +108,25 @@ class Session:
             register_secret(found.password)
         return found
 
-    def secret(self, name: str) -> str:
-        """The value of a Prefect Secret block, only in this process."""
-        from prefect.blocks.system import Secret
-
-        try:
-            block: Any = Secret.load(name, _sync=True)  # type: ignore[call-arg]
-        except ValueError:
-            raise Refused(f"there is no secret {name!r}: save a Prefect Secret block of that name", name=name) from None
-        value = str(block.get())
-        register_secret(value)  # before anybody sees it: from here on it is masked in all that leaves this process
+    def secret(self, name: str, step_key: str | None = None) -> str:
+        """The value of a secret, only in this process. Its use is audited, once for each step."""
+        value, found = resolve_secret(name, self.settings, self.store)
+        if (name, step_key) not in self._used:
+            self._used.add((name, step_key))
+            self.recorder.set_run(audit=self._use_of(name, {**found, "step": step_key}))
         return value
+
+    def _use_of(self, name: str, found: dict[str, Any]) -> AuditEntry:
+        return AuditEntry(
+            event_type="secret_used",
+            task_id=self.run.task_id,
+            run_id=self.run.id,
+            actor=f"run {self.run.id}",
+            object=f"secret {name}",
+            message=f"the secret {name} was used by {self.run.task_slug}",
+            metadata=found,
+            created_at=utc_now(),
+        )
 
     def log(self, message: str, level: Any = "info") -> None:
         """One line into our run log and into Prefect's."""
@@ -136,7 +150,7 @@ class Session:
             error=error,
             event=events.run_finished(done, now),
             audit=AuditEntry(
-                event_type="manual_run_finished" if run.origin is Origin.MANUAL else "run_finished",
+                event_type=ended(run.origin, status),
                 task_id=run.task_id,
                 run_id=run.id,
                 actor="system",
@@ -285,8 +299,10 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
     recorder: Recorder | None = None
     hold: Hold | None = None
     handler: logging.Handler | None = None
+    place = contextlib.ExitStack()
     try:
         _ask_gate(store, flow_run)
+        place.enter_context(place_for(flow_run, store, settings))
         task = store.find_task(slug)
         known = store.find_run(str(flow_run.id))
         row = _first_row(flow_run, task, task.slug if task else slug, kind, known, dry_run)
@@ -311,9 +327,18 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
             logger.addHandler(handler)
         if task is not None and flow_run.parent_task_run_id is None:
             os.environ.update(task.environment)  # the run has a process of its own
-        with present(settings.home, row.id), tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp:
+        with (
+            present(settings.home, row.id),
+            masked_output(_REDACTING),
+            tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp,
+        ):
             hold = Hold(settings.home, str(_outermost(flow_run)))
             yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp), hold)
+    except BaseException as error:  # what is not an end of ours goes on to Prefect, which stores its text
+        clean = redact_exception(error)
+        if clean is error:
+            raise
+        raise clean from None
     finally:
         if hold is not None:
             hold.close()
@@ -322,4 +347,5 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
                 logger.removeHandler(handler)
         if recorder is not None:
             recorder.close()
+        place.close()
         store.close()

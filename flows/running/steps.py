@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import threading
@@ -54,7 +55,8 @@ async def call_type(kind: TaskType, payload: dict[str, Any], ctx: RunContext, po
         raise ValidationFailed(f"the payload of {kind.key}", problems)
     if kind.is_async:
         return await kind.call(payload, ctx)
-    result = await asyncio.get_running_loop().run_in_executor(pool, _counted, kind, payload, ctx)
+    here = contextvars.copy_context()  # Prefect's own: its settings, the run it belongs to
+    result = await asyncio.get_running_loop().run_in_executor(pool, here.run, _counted, kind, payload, ctx)
     return await result if inspect.isawaitable(result) else result
 
 

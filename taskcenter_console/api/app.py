@@ -17,9 +17,13 @@ from taskcenter_console.services.center import Center
 from . import (
     page,
     route_composites,
+    route_metrics,
+    route_retention,
     route_runs,
     route_schedule,
+    route_secrets,
     route_service,
+    route_snapshots,
     route_statistics,
     route_tasks,
     route_triggers,
@@ -53,7 +57,10 @@ def make_app(center: Center, *, allowed_hosts: Sequence[str] = LOOPBACK) -> Fast
             {"name": "runs", "description": "Attempts at executing a task."},
             {"name": "composites", "description": "Tasks made of steps and edges."},
             {"name": "scheduling", "description": "Triggers, hooks, the scheduler, its ledger, calendars."},
-            {"name": "service", "description": "Health, kinds of work, audit and events."},
+            {
+                "name": "service",
+                "description": "Health, kinds of work, snapshots of databases, audit, retention and events.",
+            },
         ],
     )
     app.state.center = center
@@ -66,7 +73,11 @@ def make_app(center: Center, *, allowed_hosts: Sequence[str] = LOOPBACK) -> Fast
         route_runs,
         route_workers,
         route_statistics,
+        route_retention,
+        route_metrics,
+        route_snapshots,
         route_composites,
+        route_secrets,
         page,
     ):
         app.include_router(module.router)

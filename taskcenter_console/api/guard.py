@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as Event
 
 from taskcenter.redaction import redact_exception_text
+from taskcenter_console.services.center import ASKED_FROM
 
 from .json_text import BadJson, check_json
 from .problems import ProblemResponse, problem
@@ -63,6 +64,8 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        client = scope.get("client")
+        ASKED_FROM.set(client[0] if client else None)
         headers = Headers(scope=scope)
         refusal = self._host(headers) or self._origin(scope, headers)
         if scope["type"] == "websocket":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -11,9 +12,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from taskcenter.errors import Problem, Refused, ServerAway, TaskCenterError, ValidationFailed
+from taskcenter_console.services.auditing import record_refusal
+
+from .depends import CALLER
 
 __all__ = [
     "MEDIA_TYPE",
@@ -98,8 +103,10 @@ def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
 def add_handlers(app: FastAPI) -> None:
     """Every error a route may raise, in the one form."""
 
-    async def on_task_center_error(_: Request, error: Exception) -> ProblemResponse:
+    async def on_task_center_error(request: Request, error: Exception) -> ProblemResponse:
         assert isinstance(error, TaskCenterError)
+        if isinstance(error, Refused) and request.method != "GET":
+            await run_in_threadpool(_note_refusal, request, error)
         title = _title(type(error))
         headers = {"Retry-After": "5"} if isinstance(error, ServerAway) else None
         found: Sequence[Problem] = ()
@@ -134,6 +141,12 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(TaskCenterError, on_task_center_error)
     app.add_exception_handler(RequestValidationError, on_bad_request)
     app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _note_refusal(request: Request, error: Refused) -> None:
+    """Into the audit; a database that is away must not change the answer."""
+    with contextlib.suppress(TaskCenterError):
+        record_refusal(request.app.state.center, CALLER, f"{request.method} {request.url.path}", error)
 
 
 def _title(kind: type[TaskCenterError]) -> str:

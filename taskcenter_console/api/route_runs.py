@@ -14,7 +14,7 @@ from taskcenter.models import Run
 from taskcenter.status import TERMINAL_RUN
 from taskcenter_console.services import cancelling, pausing, repeating, runs
 
-from .depends import CALLER, CenterOf
+from .depends import CALLER, CallerOf, CenterOf
 from .problems import documented
 from .wire_runs import (
     AgainRequest,
@@ -45,6 +45,7 @@ router = APIRouter(prefix="/api", tags=["runs"])
 )
 async def run_task(
     center: CenterOf,
+    caller: CallerOf,
     name: str,
     request: Request,
     response: Response,
@@ -57,7 +58,7 @@ async def run_task(
         runs.start,
         center,
         name,
-        CALLER,
+        caller,
         payload=asked.payload,
         options=asked.options,
         dry_run=asked.dry_run,
@@ -87,7 +88,7 @@ def wait_of(prefer: str | None) -> int | None:
 @router.get("/runs", responses=documented(404, 422))
 def list_runs(center: CenterOf, query: Annotated[RunQuery, Query()]) -> RunPage:
     """Newest first; the page's `nextCursor` leads to the next one."""
-    page = runs.list_runs(center, task=query.task, status=query.status, limit=query.limit, cursor=query.cursor)
+    page = runs.list_runs(center, search=query.q, **query.model_dump(exclude={"q"}))
     return RunPage(items=list(page.items), next_cursor=page.next_cursor)
 
 

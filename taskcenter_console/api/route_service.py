@@ -6,15 +6,19 @@ import time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
 
 import taskcenter
-from taskcenter_console.services import health, history, task_types
+from taskcenter.models import AuditRecord
+from taskcenter.ports import AuditFilter
+from taskcenter_console.services import auditing, health, history, task_types
 
-from .depends import CenterOf
+from .depends import CALLER, CenterOf
 from .problems import documented
 from .wire_service import (
     AuditList,
     AuditQuery,
+    AuditReport,
     EventList,
     EventQuery,
     HealthView,
@@ -22,6 +26,7 @@ from .wire_service import (
     PrefectPart,
     TaskTypeList,
     TaskTypeView,
+    VerifyQuery,
 )
 
 __all__ = ["router"]
@@ -62,7 +67,32 @@ def get_task_type(center: CenterOf, key: str) -> TaskTypeView:
 @router.get("/audit", responses=documented(422))
 def list_audit(center: CenterOf, query: Annotated[AuditQuery, Query()]) -> AuditList:
     """Who did what, newest first."""
-    return AuditList(items=list(history.audit(center, task=query.task, run=query.run, limit=query.limit)))
+    where = AuditFilter(**query.model_dump(exclude={"task", "run"}))
+    return AuditList(items=list(auditing.page(center, where, task=query.task, run=query.run)))
+
+
+@router.get("/audit/verify", responses=documented(409, 422))
+def verify_audit(center: CenterOf, query: Annotated[VerifyQuery, Query()]) -> AuditReport:
+    """Seal the audit up to now and find what was changed, removed, put in or moved."""
+    return AuditReport.model_validate(auditing.verify(center, auditing.expected_of(query.expect)).to_dict())
+
+
+@router.get(
+    "/audit/export",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}, **documented(409)},
+)
+def export_audit(center: CenterOf) -> StreamingResponse:
+    """The whole audit, one JSON object per line; `taskcenter audit verify FILE` reads it anywhere."""
+    auditing.chain(center)  # refused before the answer begins
+    lines = auditing.export(center, CALLER)
+    return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+@router.get("/audit/{entry_id}", responses=documented(404))
+def get_audit_entry(center: CenterOf, entry_id: str) -> AuditRecord:
+    """One entry, by its id or its number."""
+    return auditing.show(center, entry_id)
 
 
 @router.get("/events", responses=documented(422))

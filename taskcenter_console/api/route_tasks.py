@@ -9,16 +9,19 @@ from fastapi import APIRouter, Header, Query, Response
 from taskcenter.errors import Conflict, Problem, ValidationFailed
 from taskcenter.models import Task
 from taskcenter.ports import TaskFilter
-from taskcenter_console.services import history, planning, tasks
+from taskcenter_console.services import history, planning, revisions, tasks
 
 from .depends import CALLER, CenterOf
 from .problems import PreconditionFailed, documented
 from .wire_runs import PlanRequest, PlanView
 from .wire_tasks import (
+    DiffQuery,
     ImportBody,
     ImportResult,
     PatchBody,
+    RevisionDiff,
     RevisionList,
+    RollbackBody,
     TaskBody,
     TaskExport,
     TaskPage,
@@ -51,7 +54,7 @@ def create_task(center: CenterOf, body: TaskBody, response: Response) -> TaskVie
 @router.get("/export", responses=documented(404))
 def export_tasks(center: CenterOf, task: Annotated[list[str] | None, Query(max_length=500)] = None) -> TaskExport:
     """A list that the import takes; all tasks unless some are named."""
-    return TaskExport.model_validate(tasks.export(center, task or ()))
+    return TaskExport.model_validate(tasks.export(center, CALLER, task or ()))
 
 
 @router.post("/import", responses=documented(409, 422))
@@ -102,6 +105,20 @@ def delete_task(center: CenterOf, name: str, if_match: IfMatch = None) -> None:
 def list_revisions(center: CenterOf, name: str) -> RevisionList:
     """Every saved version, newest first."""
     return RevisionList.model_validate({"items": history.revisions(center, name)})
+
+
+@router.get("/{name}/diff", responses=documented(404, 422))
+def diff_revisions(center: CenterOf, name: str, query: Annotated[DiffQuery, Query()]) -> RevisionDiff:
+    """What differs between two revisions, field by field; steps and edges by their keys."""
+    old, new, found = revisions.diff(center, name, query.old, query.new)
+    return RevisionDiff.model_validate({"from": old, "to": new, "items": [item.to_dict() for item in found]})
+
+
+@router.post("/{name}/rollback", responses={200: _TAGGED, **documented(404, 409, 422)})
+def rollback_task(center: CenterOf, name: str, body: RollbackBody, response: Response) -> TaskView:
+    """Make the definition of an old revision the newest, as a revision of its own."""
+    saved = revisions.rollback(center, name, body.revision, CALLER, reason=body.reason)
+    return _view(center, saved.id, response)
 
 
 @router.post("/{name}/plan", responses=documented(404, 409, 422))

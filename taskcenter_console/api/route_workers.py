@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from taskcenter.models import Model, Run, Utc
+from taskcenter.scheduling.limits import limits_json
 from taskcenter.status import Priority
 from taskcenter_console.services import queue, workers
 
@@ -27,6 +29,7 @@ class WaitingView(Model):
     priority: Priority
     since: Utc
     place: int | None
+    waits_for: str | None = Field(description="What keeps it, in words; none when a worker may take it.")
 
 
 class QueuePage(Model):
@@ -35,6 +38,23 @@ class QueuePage(Model):
 
 class PriorityRequest(Model):
     priority: Priority = Priority.HIGH
+
+
+class LimitsView(Model):
+    """How many runs at once; 0: no limit but the places of the workers. Tasks by id."""
+
+    pool: int
+    task: dict[str, int]
+    tag: dict[str, int]
+    connection: dict[str, int]
+
+
+class LimitRequest(Model):
+    """`name` is left out for the pool. `atOnce` 0 takes the limit away."""
+
+    scope: Literal["pool", "task", "tag", "connection"]
+    name: str = Field("", max_length=500)
+    at_once: int = Field(ge=0, le=10_000)
 
 
 class ProcessView(Model):
@@ -71,6 +91,18 @@ class WorkerPage(Model):
 def list_queue(center: CenterOf) -> QueuePage:
     """The runs that wait, the next one first, then those of the next hour."""
     return QueuePage(items=[WaitingView.model_validate(item.to_json()) for item in queue.listing(center)])
+
+
+@router.get("/queue/limits")
+def get_limits(center: CenterOf) -> LimitsView:
+    """How many runs may go at once: of the pool, of a task, with a tag, on a connection."""
+    return LimitsView.model_validate(limits_json(queue.limits(center)))
+
+
+@router.put("/queue/limits", responses=documented(404, 422))
+def put_limit(center: CenterOf, body: LimitRequest) -> LimitsView:
+    """Set one of them; all of them as they stand then. Runs that are on their way go on."""
+    return LimitsView.model_validate(limits_json(queue.set_limit(center, body.scope, body.name, body.at_once, CALLER)))
 
 
 @router.post("/runs/{run_id}/priority", responses=documented(404, 409, 422, 503))

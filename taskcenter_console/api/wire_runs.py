@@ -80,6 +80,9 @@ class RunQuery(Model):
 
     task: str | None = Field(None, max_length=200, description="Slug or id.")
     status: RunStatus | None = None
+    q: str | None = Field(None, max_length=200, description="Part of the task's slug or of the run's name.")
+    since: Utc | None = Field(None, description="Created from then on.")
+    until: Utc | None = Field(None, description="Created before.")
     limit: int = Field(50, ge=1, le=500)
     cursor: str | None = Field(None, max_length=1000, description="The `nextCursor` of the page before.")
 
@@ -89,10 +92,25 @@ class RunPage(Model):
     next_cursor: str | None = None
 
 
+class ProgressView(Model):
+    """How far a run, or a step of it that reports, has come."""
+
+    step_key: str | None = Field(description="None: the run as a whole.")
+    percent: float | None
+    message: str
+    done: float | None
+    total: float | None
+    rate: float | None = Field(description="Per second: units where `done` is known, else percent.")
+    left_seconds: tuple[float, float] | None = Field(description="From, to.")
+    by: Literal["own rate", "earlier runs"] | None = Field(description="What `leftSeconds` is reckoned from.")
+    overdue: bool = Field(description="It takes longer than 95 % of the earlier runs.")
+
+
 class RunView(Run):
     """A run with its steps."""
 
     steps: list[StepRun]
+    progress: list[ProgressView] = Field(description="Of a run at work: the run, then each step that reports.")
     prefect_url: str | None = Field(None, description="The same run in Prefect's UI.")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from taskcenter.models import AuditEntry, Model, OutboxEvent
+from taskcenter.models import AuditRecord, Model, OutboxEvent, Utc
 
 from .wire_composites import BrokenFile, Json
 
 __all__ = [
     "AuditList",
     "AuditQuery",
+    "AuditReport",
     "EventList",
     "EventQuery",
     "HealthView",
@@ -21,6 +22,7 @@ __all__ = [
     "TaskTypeList",
     "TaskTypeRow",
     "TaskTypeView",
+    "VerifyQuery",
 ]
 
 
@@ -68,11 +70,44 @@ class AuditQuery(Model):
 
     task: str | None = Field(None, max_length=200, description="Slug or id; for a deleted task its id.")
     run: str | None = Field(None, max_length=200)
+    event_type: str | None = Field(None, max_length=100)
+    actor: str | None = Field(None, max_length=200)
+    channel: Literal["ui", "api", "cli", "prefect", "system"] | None = None
+    result: Literal["ok", "refused", "failed"] | None = None
+    since: Utc | None = None
+    until: Utc | None = None
+    before: int | None = Field(None, ge=0, le=2**62, description="Only a smaller `sequence`: the next page.")
     limit: int = Field(100, ge=1, le=500)
 
 
 class AuditList(Model):
-    items: list[AuditEntry] = Field(description="Newest first.")
+    items: list[AuditRecord] = Field(description="Newest first; the next page is `before` the last one's `sequence`.")
+
+
+class VerifyQuery(Model):
+    expect: list[Annotated[str, Field(max_length=90)]] = Field(
+        default_factory=list, max_length=100, description="POSITION:HASH of a head that was noted. Repeatable."
+    )
+
+
+class AuditHead(Model):
+    position: int
+    hash: str
+
+
+class AuditFinding(Model):
+    kind: Literal["changed", "missing", "inserted", "order", "head", "anchor", "damaged"]
+    position: int | None
+    message: str
+
+
+class AuditReport(Model):
+    ok: bool
+    entries: int
+    unsealed: int = Field(description="Entries that have no place in the chain yet.")
+    purged: int = Field(description="Entries that retention took, as the anchor says.")
+    head: AuditHead
+    findings: list[AuditFinding]
 
 
 class EventQuery(Model):

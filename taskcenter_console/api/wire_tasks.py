@@ -13,12 +13,16 @@ from taskcenter.status import RunStatus, TaskStatus
 from .wire_composites import Described, Edge, Json, Step
 
 __all__ = [
+    "DiffQuery",
+    "FieldDiff",
     "ImportBody",
     "ImportResult",
     "ImportRow",
     "PatchBody",
     "Revision",
+    "RevisionDiff",
     "RevisionList",
+    "RollbackBody",
     "TaskBody",
     "TaskDraft",
     "TaskDraftList",
@@ -70,12 +74,39 @@ class TaskPage(Model):
 class Revision(Model):
     revision: int
     created_at: datetime
+    created_by: str | None = None
+    reason: str | None = None
     definition: Json
     graph: Json | None = None
 
 
 class RevisionList(Model):
     items: list[Revision] = Field(description="Newest first.")
+
+
+class DiffQuery(Model):
+    """Which two revisions; by default the last change."""
+
+    old: int | None = Field(None, ge=1, alias="from", description="Default: the one before `to`.")
+    new: int | None = Field(None, ge=1, alias="to", description="Default: the newest.")
+
+
+class FieldDiff(Model):
+    path: str = Field(description="`payload.sql`, `steps[load].retries`, `edges[a → b]`")
+    kind: Literal["added", "removed", "changed"]
+    before: Any = None
+    after: Any = None
+
+
+class RevisionDiff(Model):
+    old: int = Field(alias="from")
+    new: int = Field(alias="to")
+    items: list[FieldDiff]
+
+
+class RollbackBody(Model):
+    revision: int = Field(ge=1)
+    reason: str = Field("", max_length=500)
 
 
 class TaskExport(Model):

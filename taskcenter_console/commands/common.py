@@ -26,6 +26,7 @@ __all__ = [
     "assignments",
     "caller",
     "center_if_running",
+    "note_refusal",
     "open_center",
     "output",
     "payload_of",
@@ -92,7 +93,7 @@ def _of_running(chosen: Settings) -> Settings:
     """With the project of the running center, unless one is named: its task types and composites are meant."""
     import dataclasses
 
-    from taskcenter_adapter.runtime import read_state
+    from taskcenter_adapter.state import read_state
 
     state = None if os.environ.get("TASKCENTER_PROJECT") else read_state(chosen.home)
     return dataclasses.replace(chosen, project=Path(state["project"])) if state and state.get("project") else chosen
@@ -100,7 +101,7 @@ def _of_running(chosen: Settings) -> Settings:
 
 def service_address(center: Center) -> str:
     """Where the service of this center answers, or would."""
-    from taskcenter_adapter.runtime import read_state
+    from taskcenter_adapter.state import read_state
 
     state = read_state(center.settings.home)
     return str((state or {}).get("serviceUrl") or f"http://127.0.0.1:{center.settings.port}")
@@ -113,7 +114,7 @@ def center_if_running() -> Center | None:
     if chosen.database_url is None:
         if not (chosen.home / "run" / "state.json").is_file():
             return None
-        from taskcenter_adapter.runtime import read_state
+        from taskcenter_adapter.state import read_state
 
         if read_state(chosen.home) is None:
             return None
@@ -122,15 +123,27 @@ def center_if_running() -> Center | None:
 
 def caller() -> Caller:
     """Who is at the keyboard, for the audit."""
-    import getpass
+    import socket
 
     from taskcenter_console.services.center import Caller
 
-    try:
-        name = getpass.getuser()
-    except (OSError, KeyError):
-        name = f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
-    return Caller(name, "cli")
+    from .asking import user_name
+
+    return Caller(user_name(), "cli", socket.gethostname())
+
+
+def note_refusal(error: Refused) -> None:
+    """Write it to the audit of the center here; without one nobody has anything to keep."""
+    from taskcenter.errors import TaskCenterError
+
+    words = [word for word in sys.argv[1:4] if not word.startswith("-")]
+    with contextlib.suppress(TaskCenterError, OSError):
+        center = center_if_running()
+        if center is not None:
+            from taskcenter_console.services.auditing import record_refusal
+
+            with center:
+                record_refusal(center, caller(), f"taskcenter {' '.join(words)}".strip(), error)
 
 
 @contextlib.contextmanager

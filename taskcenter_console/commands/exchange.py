@@ -76,7 +76,7 @@ def export(names: tuple[str, ...], file: str | None, out: Out) -> None:
     from taskcenter_console.services import tasks as service
 
     with common.open_center() as center:
-        document = service.export(center, names)
+        document = service.export(center, common.caller(), names)
     if file is None or file == "-":
         emit(document)
         return

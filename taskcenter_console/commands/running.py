@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from taskcenter_console.services.center import Center
 
 __all__ = ["parse_time", "run"]
+
+_LARGE = 500_000
+"""Characters of a payload that are not sent through the service, whose requests have a limit."""
 
 
 def parse_time(text: str | None, option: str) -> datetime | None:
@@ -52,30 +56,45 @@ def run(name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | 
 
     Ctrl-C ends the watching and not the run.
     """
+    when = parse_time(at, "--at")
+    asked = _asked(name, chosen, dry_run, when, yes, out)
+    with common.open_center() as center:
+        run_id = asked or _started(center, name, chosen, dry_run, when, yes, out)
+        if not (wait if wait is not None else when is None):
+            return _detached(center, run_id, out)
+        return _watched(center, run_id, dry_run, out)
+
+
+def _asked(name: str, chosen: Choices, dry_run: bool, when: datetime | None, confirm: bool, out: Out) -> str | None:
+    """The run's id, from the service of this machine, which has everything loaded; None when it did not make one."""
+    settings = common.settings()
+    common.refuse_remote(settings)
+    if len(json.dumps(chosen.payload)) > _LARGE:
+        return None
+    from .asking import ask_for_run
+
+    body = {"payload": chosen.payload, "options": chosen.given, "dryRun": dry_run, "confirm": confirm}
+    return ask_for_run(settings, name, {**body, "at": when.isoformat() if when else None})
+
+
+def _started(
+    center: Center, name: str, chosen: Choices, dry_run: bool, when: datetime | None, yes: bool, out: Out
+) -> str:
+    """The run's id, made in this process, where a person can be asked back."""
     from taskcenter.options import RunOptions
     from taskcenter_console.services import runs as service
     from taskcenter_console.services import tasks as task_service
 
-    when = parse_time(at, "--at")
-    with common.open_center() as center:
-        task = task_service.get(center, name)
-        payload = _complete(task, chosen.payload, out)
-        confirmed = yes or dry_run or _confirm(task, out)
-        options = chosen.options()
-        with common.stdout_kept():
-            made = service.start(
-                center,
-                task.slug,
-                common.caller(),
-                payload=payload,
-                dry_run=dry_run,
-                at=when,
-                confirm=confirmed,
-                options=options or RunOptions(),
-            )
-        if not (wait if wait is not None else when is None):
-            return _detached(center, made.id, out)
-        return _watched(center, made.id, dry_run, out)
+    task = task_service.get(center, name)
+    payload = _complete(task, chosen.payload, out)
+    confirmed = yes or dry_run or _confirm(task, out)
+    options = chosen.options() or RunOptions()
+    with common.stdout_kept():
+        made = service.start(
+            center, task.slug, common.caller(), payload=payload, dry_run=dry_run, at=when, confirm=confirmed,
+            options=options,
+        )  # fmt: skip
+    return made.id
 
 
 def _complete(task: Any, payload: dict[str, Any] | None, out: Out) -> dict[str, Any] | None:

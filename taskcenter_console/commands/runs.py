@@ -32,15 +32,26 @@ def runs() -> None:
 @runs.command("list")
 @click.option("--task", metavar="TASK", help="Only runs of this task.")
 @click.option("--status", metavar="STATUS", help="Only queued, running, success, failed or cancelled ones.")
+@click.option("--search", metavar="TEXT", help="Only runs with this text in the task's or their own name.")
+@click.option("--since", metavar="ISO", help="Only runs asked for from this time on (UTC unless it names an offset).")
+@click.option("--until", metavar="ISO", help="Only runs asked for before this time.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many at most.")
 @click.option("--cursor", metavar="CURSOR", help="Go on where a list before ended (its nextCursor).")
 @output
-def list_runs(task: str | None, status: str | None, limit: int, cursor: str | None, out: Out) -> None:
+def list_runs(
+    task: str | None, status: str | None, search: str | None, since: str | None, until: str | None, limit: int,
+    cursor: str | None, out: Out,
+) -> None:  # fmt: skip
     """List runs, newest first."""
     from taskcenter_console.services import runs as service
 
+    from .running import parse_time
+
     with common.open_center() as center:
-        page = service.list_runs(center, task=task, status=status, limit=limit, cursor=cursor)
+        page = service.list_runs(
+            center, task=task, status=status, search=search, since=parse_time(since, "--since"),
+            until=parse_time(until, "--until"), limit=limit, cursor=cursor,
+        )  # fmt: skip
     if out.json:
         emit({"items": [run.to_json() for run in page.items], "nextCursor": page.next_cursor})
         return
@@ -88,6 +99,7 @@ def say_run(data: dict[str, Any]) -> None:
     facts = {
         "run": f"{data['id']} {data['name']}",
         "task": f"{data['taskType']}/{data['taskSlug']}" + (" (dry run)" if data["dryRun"] else ""),
+        "revision": data["taskRevision"],
         "status": mark(data["status"]) + phase,
         "origin": data["origin"],
         "attempt": attempt,
@@ -104,6 +116,9 @@ def say_run(data: dict[str, Any]) -> None:
     for label, value in facts.items():
         if value:
             say(f"{label:11s}{value}")
+    for item in data["progress"]:
+        if text := _progress(item):
+            say(f"{'progress':11s}{text}")
     steps = data["steps"]
     if steps:
         say()
@@ -113,6 +128,21 @@ def say_run(data: dict[str, Any]) -> None:
         say(f"{'result':11s}a plan; it stands in the log: taskcenter runs logs {data['id'][:8]}")
     elif data["result"] is not None and not steps:
         say(f"{'result':11s}{common.short(data['result'], 2000)}")
+
+
+def _progress(item: dict[str, Any]) -> str:
+    """Such as ``load: 40 % 4,000 rows, 210.5 a second, 30 s left``."""
+    parts = [f"{item['percent']:.0f} % {item['message']}".rstrip()] if item["percent"] is not None else []
+    if item["rate"] is not None:
+        parts.append(f"{item['rate']:.1f}{' %' if item['done'] is None else ''} a second")
+    if item["leftSeconds"] is not None:
+        low, high = (span(seconds * 1000) for seconds in item["leftSeconds"])
+        band = low if low == high else f"{low} to {high}"
+        parts.append(f"{band} left" + (" by earlier runs" if item["by"] == "earlier runs" else ""))
+    if item["overdue"]:
+        parts.append("overdue")
+    head = f"{item['stepKey']}: " if item["stepKey"] else ""
+    return head + ", ".join(parts) if parts else ""
 
 
 def _step_row(step: dict[str, Any]) -> list[Any]:

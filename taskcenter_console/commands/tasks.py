@@ -12,6 +12,7 @@ from taskcenter_console.terminal import brief, emit, mark, moment, note, say, ta
 from . import common
 from .common import Out, output
 from .exchange import document_of, export, import_tasks
+from .revisions import diff, history, rollback
 from .taskform import fields, given_fields
 from .tasktypes import types
 
@@ -261,5 +262,5 @@ def disable(name: str, out: Out) -> None:
     _switch(name, "disabled", "disabled", out)
 
 
-for _command in (import_tasks, export, types):
+for _command in (import_tasks, export, types, history, diff, rollback):
     task.add_command(_command)

@@ -57,7 +57,7 @@ def reconcile(check: bool, out: Out) -> int:
     from taskcenter_console.services.reconciling import reconcile as carry_out
 
     with common.open_center() as center:
-        report = carry_out(center, repair=not check)
+        report = carry_out(center, common.caller(), repair=not check)
     if out.json:
         emit(report)
     else:
@@ -111,11 +111,11 @@ def _say_standing(found: dict[str, Any], out: Out) -> None:
 @output
 def upgrade(out: Out) -> None:
     """Bring the tables to this version; all of it or nothing. Safe to repeat."""
-    from taskcenter_adapter import database
+    from taskcenter_console.services import upgrading
 
     engine = _engine()
     try:
-        database.upgrade(engine)
+        upgrading.upgrade(engine, common.caller())
         _say_standing(_standing(engine), out)
     finally:
         engine.dispose()

@@ -11,10 +11,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from taskcenter.clock import utc_now
+from taskcenter.progress import outlook
 from taskcenter_console.terminal import GLYPHS, STYLES, clean, say, span
 
 if TYPE_CHECKING:
-    from taskcenter.models import Run, StepRun
+    from taskcenter.models import LogLine, Run, StepRun
     from taskcenter_console.services.center import Center
 
 __all__ = ["summary", "watch"]
@@ -35,7 +36,7 @@ class _Seen:
     log: int = -1
     run: str = ""
     asked: bool = False
-    progress: dict[str | None, str] = field(default_factory=dict)
+    progress: dict[str | None, LogLine] = field(default_factory=dict)
 
 
 Say = Callable[[str, str], None]
@@ -77,7 +78,7 @@ def _look(center: Center, run_id: str, seen: _Seen, screen: _Plain, lines: bool)
     while found := service.logs(center, run_id, after=seen.log):
         for line in found:
             if line.stream == "progress":
-                seen.progress[line.step_key] = line.message
+                seen.progress[line.step_key] = line
             elif lines:
                 screen.say(line.message, "")
         seen.log = found[-1].sequence
@@ -156,12 +157,17 @@ class _Live(_Plain):
         told = "  ".join(
             f"{GLYPHS[k]} {counts[k]} {k}" for k in ("success", "failed", "skipped", "running") if counts[k]
         )
-        bar = ProgressBar(total=len(top), completed=ended, width=24) if top else Text(_percent(seen, None))
+        bar = (
+            ProgressBar(total=len(top), completed=ended, width=24)
+            if top
+            else Text(_percent(seen, None, run.started_at, now))
+        )
         rows.add_row(Spinner("dots"), Text(head), bar, Text(told))
         running = [step for step in steps if step.status.value == "running"]
         below = [
             Text(f"  ▶ {clean(step.step_key)}  {step.task_type}  {_since(step.started_at, now)}"
-                 f"  {_percent(seen, step.step_key)}".rstrip(), style="cyan", no_wrap=True, overflow="ellipsis")
+                 f"  {_percent(seen, step.step_key, step.started_at, now)}".rstrip(),
+                 style="cyan", no_wrap=True, overflow="ellipsis")
             for step in running[:_SHOWN]
         ]  # fmt: skip
         if len(running) > _SHOWN:
@@ -173,8 +179,14 @@ def _since(start: datetime | None, now: datetime) -> str:
     return span((now - start).total_seconds() * 1000) if start else ""
 
 
-def _percent(seen: _Seen, key: str | None) -> str:
-    return clean(seen.progress.get(key, ""))
+def _percent(seen: _Seen, key: str | None, start: datetime | None, now: datetime) -> str:
+    """The last report, and what is left at the rate so far."""
+    line = seen.progress.get(key)
+    if line is None:
+        return ""
+    ahead = outlook((line.metadata or {}).get("percent"), start, now)
+    left = f", {span(ahead.left[0] * 1000)} left" if ahead.left and ahead.left[0] else ""
+    return clean(line.message) + left
 
 
 @contextmanager

@@ -6,6 +6,7 @@ process of the run lives any more, and only then the row says ``cancelled``.
 
 from __future__ import annotations
 
+from taskcenter.audit import ended
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound
 from taskcenter.models import Run
@@ -50,8 +51,9 @@ def cancel(center: Center, run_id: str, caller: Caller, *, reason: str = "") -> 
         return run
     if state == "CANCELLED":
         entry = caller.entry(
-            "run_cancelled", task_id=run.task_id, run_id=run.id, object=f"run {run.id}", message="it never started"
-        )
+            ended(run.origin, RunStatus.CANCELLED), task_id=run.task_id, run_id=run.id, object=f"run {run.id}",
+            message="it never started",
+        )  # fmt: skip
         return close_run(center.store, run, RunStatus.CANCELLED, words, now, entry)
     if state == "CANCELLING":
         center.store.record(Changes(runs=(run.model_copy(update={"phase": RunPhase.CANCELLING}),)))

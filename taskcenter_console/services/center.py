@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,11 @@ from taskcenter_adapter.store import open_store
 if TYPE_CHECKING:
     from taskcenter_adapter.schedule import Schedule
 
-__all__ = ["Caller", "Center"]
+__all__ = ["ASKED_FROM", "Caller", "Center"]
+
+
+ASKED_FROM: ContextVar[str | None] = ContextVar("asked_from", default=None)
+"""The address of the request that is being answered."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,18 @@ class Caller:
 
     actor: str
     channel: Literal["ui", "api", "cli", "prefect", "system"]
+    address: str | None = None
+    """Where it asks from; for a request of the API the one that ``ASKED_FROM`` says."""
 
     def entry(self, event_type: str, **values: Any) -> AuditEntry:
-        return AuditEntry(event_type=event_type, actor=self.actor, channel=self.channel, created_at=utc_now(), **values)
+        return AuditEntry(
+            event_type=event_type,
+            actor=self.actor,
+            channel=self.channel,
+            address=self.address or ASKED_FROM.get(),
+            created_at=utc_now(),
+            **values,
+        )
 
 
 @dataclass
@@ -41,6 +55,8 @@ class Center:
     settings: Settings
     open_store: Callable[[], Store] | None = None
     open_gateway: Callable[[], Gateway] | None = None
+    deployment_ids: dict[str, str] = field(default_factory=dict, repr=False)
+    """Prefect's ids of deployments by name, as they were last seen."""
     _store: Store | None = field(default=None, repr=False)
     _gateway: Gateway | None = field(default=None, repr=False)
     _opening: threading.Lock = field(default_factory=threading.Lock, repr=False)

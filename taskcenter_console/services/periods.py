@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from taskcenter.errors import Problem, ValidationFailed
 
 __all__ = ["instant", "period"]
 
+_LAST = datetime.max.replace(tzinfo=UTC)
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _FORMS = "write 2026-11-20T14:30, 2026-11-20T14:30+01:00, 14:30, now, or +90m, +2h, +1d from the beginning"
@@ -50,7 +51,7 @@ def period(text: str, option: str, start: datetime) -> tuple[datetime, datetime]
         if since is None or until is None:
             continue
         if until <= since and _CLOCK.fullmatch(text[place.end() :].strip()):
-            until += timedelta(days=1)
+            until += min(timedelta(days=1), _LAST - until)
         if until > since:
             return since, until
     said = f"{text!r} is no period from A to B: write 02:00-05:30, +1h-+3h, or two times with / between them"

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from composites.load import Broken
+from deployments import housekeeping
 from deployments.publish import Change, apply, diff
 from deployments.spec import MANAGED_TAG
+from taskcenter.ports import Changes
 
 from .center import Caller, Center
 from .composites import adopt_catalog
@@ -56,5 +58,14 @@ def publish(center: Center, caller: Caller, *, write: bool) -> Publication:
     changes = diff(all_tasks(center), deployed)
     if write:
         apply(center.gateway, changes)
+        housekeeping.put(center.gateway)
         note_published(center, all_tasks(center))
+        changed = [change.name for change in changes if change.kind != "same"]
+        entry = caller.entry(
+            "deployments_published",
+            object="deployments",
+            message=f"{len(changed)} of {len(changes)} deployments were changed in Prefect",
+            metadata={"saved": adopted, "changed": changed[:100]},
+        )
+        center.store.record(Changes(audit=(entry,)))
     return Publication(adopted, broken, changes)

@@ -6,18 +6,27 @@ from dataclasses import asdict
 from typing import Any
 
 from taskcenter.clock import utc_now
+from taskcenter.ports import Changes
 from taskcenter_adapter import reconcile as adapter
 
-from .center import Center
+from .center import Caller, Center
 
 __all__ = ["reconcile"]
 
 
-def reconcile(center: Center, *, repair: bool) -> dict[str, Any]:
+def reconcile(center: Center, caller: Caller, *, repair: bool) -> dict[str, Any]:
     """One pass. ``repair``: over what is open or changed lately, and differences are repaired; otherwise all of
     history is compared and nothing is written. ``open`` counts what is neither repaired nor explained."""
     look = adapter.reconcile if repair else adapter.check
     report = look(center.store, center.gateway, utc_now())
+    if repair:
+        entry = caller.entry(
+            "reconciled",
+            object="runs",
+            message=f"{report.runs} runs were compared with Prefect",
+            metadata={"differences": len(report.differences), "open": len(report.open)},
+        )
+        center.store.record(Changes(audit=(entry,)))
     return {
         "runs": report.runs,
         "steps": report.steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 from deployments.spec import POOL
 from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
-from taskcenter.errors import Problem, Refused, ServerAway, ValidationFailed
+from taskcenter.errors import NotFound, Problem, Refused, ServerAway, ValidationFailed
 from taskcenter.models import LogLine, Run, StepRun, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Changes, Page, RunFilter
@@ -18,6 +19,7 @@ from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
 from taskcenter_adapter.mapping import tags_for
 
 from . import composites as composite_service
+from . import progress
 from . import tasks as task_service
 from .center import Caller, Center
 from .deploy import deploy
@@ -63,12 +65,6 @@ def start(
         how = "confirm with --yes, over REST with confirm: true"
         raise Refused(f"{task.slug} asks for a confirmation: {task.danger} ({how})")
     _check(center, task, payload, options)
-    deployment = center.gateway.find_deployment(task.deployment_name)
-    if deployment is None:
-        deploy(center, [task])
-        deployment = center.gateway.find_deployment(task.deployment_name)
-        if deployment is None:
-            raise ServerAway(f"Prefect did not keep the deployment {task.deployment_name}")
     origin = Origin.RESUME if options.resume else Origin.MANUAL_RETRY if again else Origin.MANUAL
     earlier = options.resume or again
     chosen = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -77,12 +73,8 @@ def start(
         parameters["payload"] = dict(payload)
     if chosen:
         parameters["options"] = chosen
-    made = center.gateway.create_run(
-        str(deployment["id"]),
-        parameters=parameters,
-        tags=tags_for(origin, attempt=attempt, resumed_from=earlier or ""),
-        at=at,
-    )
+    tags = tags_for(origin, attempt=attempt, resumed_from=earlier or "")
+    made = _ask_prefect(center, task, parameters=parameters, tags=tags, at=at)
     run = Run(
         id=made["id"],
         task_id=task.id,
@@ -102,7 +94,7 @@ def start(
         prefect_state=made["state_name"],
     )
     entry = caller.entry(
-        "manual_run_requested",
+        "manual_retry_requested" if origin is not Origin.MANUAL else "manual_run_requested",
         task_id=task.id,
         run_id=run.id,
         object=f"run {run.id}",
@@ -111,6 +103,23 @@ def start(
     )
     center.store.record(Changes(runs=(run,), audit=(entry,)))
     return run
+
+
+def _ask_prefect(center: Center, task: Task, **about: Any) -> dict[str, Any]:
+    """A flow run of the task's deployment, whose id is remembered: asking for it would keep each run waiting."""
+    name = task.deployment_name
+    known = center.deployment_ids.get(name)
+    if known is not None:
+        with contextlib.suppress(NotFound):  # it was deleted in Prefect, and maybe made again
+            return center.gateway.create_run(known, **about)
+    deployment = center.gateway.find_deployment(name)
+    if deployment is None:
+        deploy(center, [task])
+        deployment = center.gateway.find_deployment(name)
+        if deployment is None:
+            raise ServerAway(f"Prefect did not keep the deployment {name}")
+    center.deployment_ids[name] = str(deployment["id"])
+    return center.gateway.create_run(center.deployment_ids[name], **about)
 
 
 def _check(center: Center, task: Task, payload: Mapping[str, Any] | None, options: RunOptions) -> None:
@@ -132,14 +141,16 @@ def get(center: Center, run_id: str) -> Run:
     return center.store.get_run(run_id)
 
 
-def list_runs(center: Center, *, task: str | None = None, status: str | None = None, limit: int = 50,
+def list_runs(center: Center, *, task: str | None = None, status: str | None = None, search: str | None = None,
+              since: datetime | None = None, until: datetime | None = None, limit: int = 50,
               cursor: str | None = None) -> Page:  # fmt: skip
-    """Newest first; the page's cursor gives the next one."""
+    """Newest first; the page's cursor gives the next one. ``search``: part of the task's or the run's name."""
     if status is not None and status not in set(RunStatus):
         known = ", ".join(RunStatus)
         raise ValidationFailed("the filter", [Problem("status", "status", f"{status!r} is not known; known: {known}")])
     task_id = task_service.get(center, task).id if task else None
-    where = RunFilter(task_id=task_id, status=RunStatus(status) if status else None, limit=limit, cursor=cursor)
+    where = RunFilter(task_id=task_id, status=RunStatus(status) if status else None, search=search, since=since,
+                      until=until, limit=limit, cursor=cursor)  # fmt: skip
     return center.store.list_runs(where)
 
 
@@ -147,9 +158,11 @@ def details(center: Center, run_id: str) -> dict[str, Any]:
     """The run with its steps, and the address of the same run in Prefect's UI."""
     run = get(center, run_id)
     prefect = center.prefect_url()
+    steps = list(center.store.list_steps(run.id))
     return {
         **run.to_json(),
-        "steps": [step.to_json() for step in center.store.list_steps(run.id)],
+        "steps": [step.to_json() for step in steps],
+        "progress": progress.of_run(center, run, steps),
         "prefectUrl": f"{prefect}/runs/flow-run/{run.id}" if prefect else None,
     }
 

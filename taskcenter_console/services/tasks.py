@@ -16,8 +16,8 @@ from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, Refused, ServerAway, TaskCenterError, ValidationFailed
 from taskcenter.models import MisfirePolicy, Task, Trigger, slugify
-from taskcenter.ports import RunFilter, TaskFilter
-from taskcenter.redaction import redact
+from taskcenter.ports import Changes, RunFilter, TaskFilter
+from taskcenter.redaction import redact, redact_text
 from taskcenter.scheduling.calendars import Calendars
 from taskcenter.scheduling.check import check_after, check_trigger
 from taskcenter.scheduling.state import TriggerState
@@ -223,21 +223,24 @@ def save(
     expected_revision: int | None = None,
     publish: bool = True,
     resume_policy: MisfirePolicy | None = None,
+    event_type: str | None = None,
+    message: str | None = None,
 ) -> Task:
     """Create a task, or merge into the task ``update``. Stored and published, or refused as a whole.
 
     ``resume_policy``: what becomes of slots kept by a pause that this ends, instead of the triggers' own policies.
+    ``event_type`` and ``message``: what the audit says of it, and the message the revision; default that it was saved.
     """
     store = center.store
     task, graph, before = check_save(center, data, update=update)
     verb = "updated" if before else "created"
     entry = caller.entry(
-        f"task_{verb}",
+        event_type or f"task_{verb}",
         task_id=task.id,
         object=f"task {task.slug}",
         before=redact(before.to_json()) if before else None,
         after=redact(task.to_json()),
-        message=f"{task.deployment_name} was {verb}",
+        message=redact_text(message) if message else f"{task.deployment_name} was {verb}",
     )
     saved = store.save_task(
         task,
@@ -380,7 +383,7 @@ class ImportItem:
         return {"name": self.name, "kind": self.kind, "problems": [p.to_dict() for p in self.problems]}
 
 
-def export(center: Center, names: Sequence[str] = ()) -> dict[str, Any]:
+def export(center: Center, caller: Caller, names: Sequence[str] = ()) -> dict[str, Any]:
     """A task list that ``import_tasks`` takes; all tasks when no name is given."""
     tasks = [get(center, name) for name in names] if names else all_tasks(center)
     rows = []
@@ -393,6 +396,13 @@ def export(center: Center, names: Sequence[str] = ()) -> dict[str, Any]:
                 trigger.pop(name)
         graph = center.store.find_graph(task.id)
         rows.append({**data, "graph": _by_slug(center, graph)} if graph is not None else data)
+    entry = caller.entry(
+        "tasks_exported",
+        object="tasks",
+        message=f"{len(tasks)} tasks were exported",
+        metadata={"tasks": [task.slug for task in tasks[:100]]},
+    )
+    center.store.record(Changes(audit=(entry,)))
     return {"schemaVersion": 1, "importMode": "create_task_requests", "tasks": rows}
 
 

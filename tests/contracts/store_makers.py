@@ -31,7 +31,7 @@ def a_line(sequence: int, run_id: str = "run-1", **fields: Any) -> LogLine:
 
 
 def an_entry(event_type: str = "task_saved", **fields: Any) -> AuditEntry:
-    return AuditEntry(event_type=event_type, created_at=NOON, **fields)
+    return AuditEntry(**{"event_type": event_type, "created_at": NOON, **fields})
 
 
 def an_event(name: str = "task:updated", **fields: Any) -> OutboxEvent:

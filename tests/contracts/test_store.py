@@ -422,6 +422,7 @@ def test_every_field_comes_back(store: Store) -> None:
         run_id="r",
         actor="zoë",
         channel="api",
+        address="10.0.0.1",
         object="task t",
         before={"a": 1},
         after=document,

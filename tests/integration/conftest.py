@@ -19,7 +19,7 @@ from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.postgres import remove_cluster, start_postgres
 from taskcenter_adapter.prefect_server import start_server
 from taskcenter_adapter.processes import free_port
-from taskcenter_adapter.runtime import clear_state, write_state
+from taskcenter_adapter.state import clear_state, write_state
 from taskcenter_adapter.store import open_store
 from taskcenter_console.services.center import Caller, Center
 

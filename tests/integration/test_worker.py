@@ -206,12 +206,12 @@ def test_a_killed_warm_process_crashes_its_runs_and_comes_back(own: Callable[...
     """On a pool of the type process, which this worker serves too."""
     bench = own("process")
     run = bench.start(bench.deploy(STUBBORN))
-    pid, grandchild = bench.file("stubborn.json")
+    pid, grandchild = bench.file("stubborn.json", 60)
     first = bench.zygote()
     first.kill()
-    state = bench.until(run, *TERMINAL, timeout=30)
+    state = bench.until(run, *TERMINAL, timeout=60)
     assert state["type"] == "CRASHED"
-    wait(lambda: not lives(pid) and not lives(grandchild), 20, bench.tail)
+    wait(lambda: not lives(pid) and not lives(grandchild), 60, bench.tail)
     done = bench.start(
         bench.deploy("""
         @flow
@@ -219,7 +219,7 @@ def test_a_killed_warm_process_crashes_its_runs_and_comes_back(own: Callable[...
             pass
     """)
     )
-    assert bench.until(done, *TERMINAL)["type"] == "COMPLETED", bench.tail()
+    assert bench.until(done, *TERMINAL, timeout=90)["type"] == "COMPLETED", bench.tail()
     assert bench.zygote().pid != first.pid
     assert "mismatch" not in bench.tail()
 

@@ -77,7 +77,8 @@ class Bench:
     def zygote(self) -> psutil.Process:
         """The worker's warm process."""
         children = psutil.Process(self.worker.process.pid).children()
-        return next(child for child in children if "deployments.warm" in " ".join(child.cmdline()))
+        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return next(child for child in alive if "deployments.warm" in " ".join(child.cmdline()))
 
     def tail(self) -> str:
         return self.worker.tail(60)

@@ -73,6 +73,16 @@ def test_a_run_is_asked_for_and_found_again(client: TestClient, gateway: FakeGat
     assert [entry["eventType"] for entry in entries] == ["manual_run_requested"]
 
 
+def test_a_deployment_that_went_away_is_made_again(client: TestClient, gateway: FakeGateway) -> None:
+    start(client)
+    [deployment] = gateway.deployments.values()
+    gateway.delete_deployment(deployment["id"])
+    run = start(client)
+    [again] = gateway.deployments.values()
+    assert again["id"] != deployment["id"]
+    assert gateway.runs[run["id"]]["deployment_id"] == again["id"]
+
+
 def test_an_empty_body_runs_it_as_it_is(client: TestClient, gateway: FakeGateway) -> None:
     assert client.post("/api/tasks/hello/run").status_code == 202
     assert client.post("/api/tasks/hello/run", json=None).status_code == 202
@@ -265,7 +275,7 @@ def test_a_waiting_run_is_cancelled_at_once(client: TestClient, gateway: FakeGat
     entries = client.get("/api/audit", params={"run": run["id"]}).json()["items"]
     kinds = {entry["eventType"]: entry["message"] for entry in entries}
     assert kinds["run_cancel_requested"] == "a mistake of mine"
-    assert "run_cancelled" in kinds
+    assert "manual_run_cancelled" in kinds
     again = client.post(f"/api/runs/{run['id']}/cancel")
     assert (again.status_code, again.json()) == (200, answer.json())
 

@@ -28,19 +28,19 @@ def test_what_is_exported_can_be_imported_elsewhere(tmp_path: Path) -> None:
     here, there = fake_center(tmp_path / "a"), fake_center(tmp_path / "b")
     inner = tasks.save(here, {**shell("inner"), "triggers": [{"type": "interval", "intervalSeconds": 60}]}, ME)
     tasks.save(here, outer("a-outer", inner.id), ME)
-    document = tasks.export(here)
+    document = tasks.export(here, ME)
     assert document["tasks"][0]["graph"]["steps"][0]["referencedTaskId"] == "inner"
     items = tasks.import_tasks(there, document, ME, apply=True)
     assert {item.name: item.kind for item in items} == {"a-outer": "create", "inner": "create"}
     assert {task.slug for task in tasks.all_tasks(there)} == {"a-outer", "inner"}
-    again = tasks.import_tasks(there, tasks.export(there), ME, apply=False)
+    again = tasks.import_tasks(there, tasks.export(there, ME), ME, apply=False)
     assert {item.kind for item in again} == {"same"}
 
 
 def test_the_same_list_beside_the_original_makes_triggers_of_its_own(tmp_path: Path) -> None:
     center = fake_center(tmp_path)
     first = tasks.save(center, {**shell("one"), "triggers": [{"type": "interval", "intervalSeconds": 60}]}, ME)
-    document = tasks.export(center)
+    document = tasks.export(center, ME)
     document["tasks"][0] |= {"name": "two", "slug": "two"}
     [item] = tasks.import_tasks(center, document, ME, apply=True)
     assert item.kind == "create"

@@ -1,0 +1,66 @@
+"""Asks the service that already runs on this machine, so that a command need not load what the service has loaded.
+
+Only for what must begin at once. Whatever the service refuses is asked again in this process, where a person can
+be asked back and an error has its sentence; the service has changed nothing then.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from taskcenter.errors import ServerAway
+from taskcenter.settings import Settings
+from taskcenter_adapter.state import read_state
+
+__all__ = ["ask_for_run", "user_name"]
+
+_PATIENCE = 60.0
+"""Seconds until the service counts as not answering."""
+_LOOK = "Whether it made the run is not known; look with: taskcenter runs list"
+
+
+def user_name() -> str:
+    """Who is at the keyboard, for the audit."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+
+
+def ask_for_run(chosen: Settings, task: str, body: dict[str, Any]) -> str | None:
+    """The id of the new run; None when no service runs on this home, or it did not make one."""
+    state = read_state(chosen.home)
+    if state is None or not _same_center(chosen, state):
+        return None
+    address = urlsplit(str(state["serviceUrl"]))
+    headers = {"Content-Type": "application/json", "X-Taskcenter-Cli": f"{state.get('key')} {quote(user_name())}"}
+    connection = HTTPConnection(str(address.hostname), address.port, timeout=_PATIENCE)
+    try:
+        connection.connect()
+    except OSError:
+        return None
+    try:
+        connection.request("POST", f"/api/tasks/{quote(task, safe='')}/run", json.dumps(body), headers)
+        answer = connection.getresponse()
+        text = answer.read()
+    except (OSError, HTTPException) as error:
+        raise ServerAway(f"the service broke off ({error}). {_LOOK}") from None
+    finally:
+        connection.close()
+    if answer.status == 202:
+        return str(json.loads(text)["id"])
+    if answer.status >= 500 and answer.status != ServerAway.status:
+        raise ServerAway(f"the service failed over it (status {answer.status}). {_LOOK}")
+    return None
+
+
+def _same_center(chosen: Settings, state: dict[str, Any]) -> bool:
+    """Whether that service works with the database and the project that this command was told to use."""
+    project = str(chosen.project) if os.environ.get("TASKCENTER_PROJECT") else state.get("project")
+    database = chosen.database_url or state.get("databaseUrl")
+    return bool(state.get("serviceUrl")) and (database, project) == (state.get("databaseUrl"), state.get("project"))

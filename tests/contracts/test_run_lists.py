@@ -1,0 +1,129 @@
+"""Lists of runs by task, status, time and parts of names: the same pages from every store. (spec 6.1)"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from store_makers import NOON, a_run
+
+from taskcenter.models import Run
+from taskcenter.ports import Changes, RunFilter, Store
+from taskcenter.status import RunStatus
+from taskcenter_adapter import run_search
+from taskcenter_adapter.store_memory import MemoryStore
+from taskcenter_adapter.store_sql import SqlStore
+
+WORDS = ("orders", "Orders-Daily", "Bestellung-ÄÖ", "50%_off", 'quo"te', "x'y", "ab", "日本語の名前")
+
+
+def runs(count: int) -> list[Run]:
+    chance = random.Random(3)
+    return [
+        a_run(
+            f"run-{n:04}",
+            task_slug=chance.choice(WORDS),
+            name=f"{chance.choice(('calm', 'Brave'))}-{chance.choice(('otter', 'lynx'))}-{n}",
+            status=chance.choice((RunStatus.SUCCESS, RunStatus.FAILED)),
+            created_at=NOON + timedelta(seconds=chance.randrange(300)),
+        )
+        for n in range(count)
+    ]
+
+
+RUNS = runs(400)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    store.record(Changes(runs=RUNS))
+    return store
+
+
+def all_pages(store: Store, **where: Any) -> list[str]:
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = store.list_runs(RunFilter(cursor=cursor, **where))
+        found += [run.id for run in page.items]
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def expected(text: str, **where: Any) -> list[str]:
+    lowered = "".join(c.lower() if c.isascii() else c for c in text)
+    fits = [
+        run
+        for run in RUNS
+        if lowered in "".join(c.lower() if c.isascii() else c for c in f"{run.task_slug} {run.name}")
+        and all(getattr(run, name) == value for name, value in where.items())
+    ]
+    return [run.id for run in sorted(fits, key=lambda run: (run.created_at, run.id), reverse=True)]
+
+
+TEXTS = ["orders", "ORDERS", "calm-otter", "otter-39", "-17", "50%", "%", "_off", '"te', "x'y", "ÄÖ", "äö", "日本",
+         "日本語", "ab", "b", "nowhere", "lynx-123", "orders brave", "s-d"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("first", [800, 20])
+def test_a_part_of_a_name_is_found_by_either_way(
+    filled: Store, text: str, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_search, "_FIRST", first)
+    monkeypatch.setattr(run_search, "_FURTHER", first * 3)
+    for limit in (7, 50):
+        assert all_pages(filled, search=text, limit=limit) == expected(text)
+    failed = expected(text, status=RunStatus.FAILED)
+    assert all_pages(filled, search=text, status=RunStatus.FAILED, limit=7) == failed
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.one_of(st.sampled_from(TEXTS), st.text(min_size=1, max_size=6)), limit=st.integers(1, 60))
+def test_all_stores_find_the_same(sql_store: SqlStore, text: str, limit: int) -> None:
+    if sql_store.find_run("run-0000") is None:
+        sql_store.record(Changes(runs=RUNS))
+    memory = MemoryStore()
+    memory.record(Changes(runs=RUNS))
+    where = RunFilter(search=text, limit=limit)
+    found, known = sql_store.list_runs(where), memory.list_runs(where)
+    assert [run.id for run in found.items] == [run.id for run in known.items]
+    assert (found.next_cursor is None) == (known.next_cursor is None)
+
+
+def test_the_time_of_asking(filled: Store) -> None:
+    since, until = NOON + timedelta(seconds=100), NOON + timedelta(seconds=200)
+    found = all_pages(filled, since=since, until=until, limit=30)
+    inside = [run for run in RUNS if since <= run.created_at < until]
+    assert found == [r.id for r in sorted(inside, key=lambda run: (run.created_at, run.id), reverse=True)]
+    some = all_pages(filled, since=since, until=until, search="otter", limit=30)
+    assert some == [name for name in found if "otter" in next(r.name for r in RUNS if r.id == name)]
+
+
+def test_a_name_that_changes_is_found_by_the_new_one_only(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_search, "_FIRST", 5)
+    monkeypatch.setattr(run_search, "_FURTHER", 5)
+    run = a_run("late", name="", created_at=NOON - timedelta(days=1))
+    filled.record(Changes(runs=[run]))
+    filled.record(Changes(runs=[run.model_copy(update={"name": "unheard-of-name", "status": RunStatus.RUNNING})]))
+    assert all_pages(filled, search="unheard-of", limit=5) == ["late"]
+
+
+def test_what_is_deleted_is_not_found(sql_store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskcenter_adapter.tables import task_runs
+
+    monkeypatch.setattr(run_search, "_FIRST", 5)
+    monkeypatch.setattr(run_search, "_FURTHER", 5)
+    sql_store.record(Changes(runs=RUNS))
+    with sql_store.engine.begin() as connection:
+        connection.execute(sa.delete(task_runs).where(task_runs.c.name.contains("otter")))
+    assert all_pages(sql_store, search="otter", limit=5) == []
+    if sql_store.engine.dialect.name == "sqlite":
+        with sql_store.engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO task_runs_search (task_runs_search) VALUES ('integrity-check')")

@@ -1,0 +1,72 @@
+"""How far, how fast, how long still (spec 5.6)."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from taskcenter.context import RunContext
+from taskcenter.models import Run
+from taskcenter.progress import Outlook, outlook
+from taskcenter_adapter.recorder import Recorder
+from taskcenter_adapter.store_memory import MemoryStore
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def test_its_own_rate_counts_as_soon_as_there_is_one() -> None:
+    begin = NOW - timedelta(seconds=40)
+    assert outlook(20, begin, NOW) == Outlook(0.5, (160, 160), "own rate")
+    assert outlook(20, begin, NOW, done=4000).rate == 100
+    assert outlook(0.5, begin, NOW, earlier=[60, 60]).by == "earlier runs"
+
+
+def test_else_earlier_runs_give_a_band_and_a_run_beyond_them_is_overdue() -> None:
+    earlier = [60.0, 70, 80, 90, 100]
+    seen = outlook(None, NOW - timedelta(seconds=50), NOW, earlier=earlier)
+    assert seen.rate is None
+    assert seen.left is not None
+    assert (seen.left[0], seen.by, seen.overdue) == (30, "earlier runs", False)
+    assert seen.left[1] > seen.left[0]
+    late = outlook(None, NOW - timedelta(seconds=200), NOW, earlier=earlier)
+    assert (late.left, late.overdue) == ((0, 0), True)
+    assert outlook(None, None, NOW, earlier=earlier) == outlook(None, NOW, NOW) == Outlook()
+
+
+@pytest.mark.parametrize("given", [-5, 0, 50, 100, 1e9, float("nan")])
+def test_what_is_reported_is_from_0_to_100(given: float) -> None:
+    said: list[float] = []
+    ctx = RunContext(on_progress=lambda percent, *_: said.append(percent))
+    ctx.progress(given)
+    assert 0 <= said[0] <= 100
+
+
+def test_it_goes_back_only_when_it_is_reset() -> None:
+    said: list[float] = []
+    ctx = RunContext(on_progress=lambda percent, *_: said.append(percent))
+    ctx.progress(60)
+    ctx.progress(30)
+    ctx.progress(30, reset=True)
+    assert said == [60, 60, 30]
+
+
+def test_ten_thousand_reports_a_second_store_ten_at_most_and_the_last_one(tmp_path: Path) -> None:
+    store, now = MemoryStore(), lambda: datetime.now(UTC)
+    run = Run(id="r", task_slug="t", task_type="python", created_at=now())
+    recorder = Recorder(store, run, spool=tmp_path, now=now)
+    recorder.set_run(message="on its way")
+    ctx = RunContext(on_progress=lambda *told: recorder.progress("step", *told))
+    begin, count = time.monotonic(), 0
+    while (gone := time.monotonic() - begin) < 2:
+        ctx.progress(gone * 40, "rows", done=count, total=20_000)
+        count += 1
+    ctx.progress(99.5, "the last word")
+    recorder.close()
+    stored = [line for line in store.list_logs("r") if line.stream == "progress"]
+    assert count > 20_000  # where nothing but reports was done
+    assert len(stored) <= 21
+    assert (stored[-1].message, stored[-1].metadata) == ("100 % the last word", {"percent": 99.5})
+    assert {line.step_key for line in stored} == {"step"}
