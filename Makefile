@@ -32,16 +32,19 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Three lanes side by side: two with servers, which mostly wait, and one that gives way to them.
+# Three lanes side by side: two with servers, which mostly wait, and one that gives way to them. Then, with nothing
+# beside them, the tests that have a bar in seconds.
 SIDE := $(wildcard $(addprefix tests/integration/test_,admission_gate.py byte_grep.py cancel.py hold_and_limit.py \
 	priority.py run_output.py backup.py data*.py schema_snapshot.py sql_script.py))
+PYTEST = $(BIN)/python -m pytest
 test: lint
-	@nice -n 10 $(BIN)/python -m pytest tests/fundamentals tests/unit tests/properties tests/contracts > .others.log 2>&1 & \
+	@nice -n 10 $(PYTEST) tests/fundamentals tests/unit tests/properties tests/contracts > .others.log 2>&1 & \
 	others=$$!; \
-	nice -n 5 $(BIN)/python -m pytest $(SIDE) > .side.log 2>&1 & \
+	nice -n 5 $(PYTEST) -m 'not alone' $(SIDE) > .side.log 2>&1 & \
 	side=$$!; \
-	$(BIN)/python -m pytest tests/integration tests/acceptance $(SIDE:%=--ignore=%); all=$$?; \
+	$(PYTEST) -m 'not alone' tests/integration tests/acceptance $(SIDE:%=--ignore=%); all=$$?; \
 	wait $$side || all=1; wait $$others || all=1; cat .side.log .others.log; \
+	$(PYTEST) -m alone tests/integration || all=1; \
 	exit $$all
 
 bench: $(STAMP)

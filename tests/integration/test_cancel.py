@@ -194,6 +194,7 @@ def test_a_run_that_is_over_stays_as_it_is(ended: dict[str, Ended], live_center:
     assert cancelling.cancel(live_center.center, done.id, live_center.caller) == done
 
 
+@pytest.mark.alone
 def test_what_waits_is_cancelled_at_once_and_never_starts(live_center: LiveCenter, bench: Bench) -> None:
     live = live_center
     slug = save(live, "shell", payload={"command": ["touch", str(live.home / "never")]})

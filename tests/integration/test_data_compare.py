@@ -24,7 +24,7 @@ from tests.many_databases import ENGINES, Make, making, query, run
 
 PAIRS = [(a, b) for a in ENGINES for b in ENGINES]
 CAMPAIGN = settings(
-    max_examples=int(os.environ.get("TASKCENTER_CAMPAIGN", "2")),
+    max_examples=int(os.environ.get("TASKCENTER_TEST_CAMPAIGN", "2")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,

@@ -144,6 +144,7 @@ def test_ddl_rolls_back_where_the_database_can(db: Database) -> None:
             db.run("select * from {table}_2")
 
 
+@pytest.mark.alone
 @SERVERS
 def test_time_out_stops_it_on_the_server(db: Database) -> None:
     mark = uuid.uuid4().hex
@@ -161,6 +162,7 @@ def test_time_out_stops_it_on_the_server(db: Database) -> None:
     assert db.gone(mark)
 
 
+@pytest.mark.alone
 @SERVERS
 @pytest.mark.parametrize("kind", ["sleeps", "works"])
 def test_thirty_seconds_are_gone_after_three(db: Database, kind: str) -> None:
@@ -194,6 +196,7 @@ def test_thirty_seconds_are_gone_after_three(db: Database, kind: str) -> None:
     assert looks[-1][1] == 0
 
 
+@pytest.mark.alone
 def test_time_out_of_what_is_no_query(db: Database) -> None:
     mark = uuid.uuid4().hex
     started = time.monotonic()

@@ -107,6 +107,7 @@ def test_a_flow_that_fails_is_failed_and_not_crashed(bench: Bench) -> None:
     assert (state["type"], "no such luck" in state["message"]) == ("FAILED", True)
 
 
+@pytest.mark.alone
 def test_a_killed_run_is_seen_within_a_second_and_leaves_nothing(bench: Bench) -> None:
     run = bench.start(bench.deploy(STUBBORN))
     pid, grandchild = bench.file("stubborn.json")
