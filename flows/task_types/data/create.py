@@ -45,8 +45,8 @@ _LONG = {TypeKind.TEXT, TypeKind.BYTES, TypeKind.ENUM, TypeKind.SET, TypeKind.OT
 def mapped(kind: ColumnType, source: str, target: str, *, in_key: int = 0) -> str:
     """The type on ``target`` that holds what ``kind`` holds on ``source``. ``in_key``: how many texts share its key."""
     own = kind.kind not in (TypeKind.ENUM, TypeKind.OTHER) or source != "postgresql"
-    if source == target and own and kind.sql:
-        return kind.sql
+    if source == target and own and (kind.sql or source == "sqlite"):
+        return kind.sql  # on SQLite a column without a type takes each value as it is
     return _TARGETS[target](kind, source, in_key)
 
 
