@@ -16,6 +16,7 @@ from taskcenter.models import LogLine, Run, StepRun, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Changes, Page, RunFilter
 from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
+from taskcenter_adapter.doorbell import ring
 from taskcenter_adapter.mapping import tags_for
 
 from . import composites as composite_service
@@ -75,6 +76,8 @@ def start(
         parameters["options"] = chosen
     tags = tags_for(origin, attempt=attempt, resumed_from=earlier or "")
     made = _ask_prefect(center, task, parameters=parameters, tags=tags, at=at)
+    if at is None:
+        ring(center.settings.home)
     run = Run(
         id=made["id"],
         task_id=task.id,

@@ -106,8 +106,8 @@ def _mysql(kind: ColumnType, source: str, in_key: int) -> str:
             return f"VARCHAR({min(short or size, size or short)})" if short or size else "LONGTEXT"
         case TypeKind.BYTES:
             return f"VARBINARY({size})" if size else "LONGBLOB"
-        case TypeKind.BITS if kind.length and kind.length <= 64:
-            return f"BIT({kind.length})"
+        case TypeKind.BITS if kind.length and kind.length <= 64 and (kind.fixed or source != "postgresql"):
+            return f"BIT({kind.length})"  # one of varying length would lose its leading zeros
     names = {
         TypeKind.BOOLEAN: "BOOLEAN",
         TypeKind.DATE: "DATE",
