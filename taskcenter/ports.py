@@ -6,7 +6,7 @@ return None, ``get_`` raises NotFound; every write is one transaction: all of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,7 +14,10 @@ from typing import Any, Protocol
 from .models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, SchemaSnapshot, StepRun, Task
 from .status import RunStatus
 
-__all__ = ["AuditFilter", "Changes", "Page", "RunFilter", "SchemaSnapshots", "Store", "TaskFilter"]
+__all__ = ["AuditFilter", "Changes", "Page", "RunFilter", "SchemaSnapshots", "SettingsChange", "Store", "TaskFilter"]
+
+SettingsChange = Callable[[Mapping[str, Any]], tuple[Mapping[str, Any], Sequence[AuditEntry]]]
+"""From the settings as they stand to what they become, and what the audit says of it."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,14 @@ class Store(Protocol):
     def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None: ...
     def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
         """All of them in one transaction."""
+        ...
+
+    def change_settings(self, keys: Sequence[str], change: SettingsChange) -> None:
+        """Read, change and write settings in one transaction, meanwhile nobody else writes any: no change is lost.
+
+        ``change`` gets those of ``keys`` that are set, and must not write to the store itself. It is called again when
+        the transaction has to be repeated. Where it changes nothing, nothing is written.
+        """
         ...
 
     def close(self) -> None: ...

@@ -16,7 +16,7 @@ from typing import Any
 
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SchemaSnapshots, TaskFilter
+from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SchemaSnapshots, SettingsChange, TaskFilter
 from taskcenter.status import TERMINAL_RUN
 
 from . import answers
@@ -306,6 +306,14 @@ class MemoryStore:
 
     def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
         with self._write() as tables:
+            for key, value in values.items():
+                tables.settings[clean_text(key)] = clean_json(value, key)
+            _add(tables, audit, ())
+
+    def change_settings(self, keys: Sequence[str], change: SettingsChange) -> None:
+        with self._write() as tables:
+            wanted = [clean_text(key) for key in keys]
+            values, audit = change({key: clean_json(tables.settings[key]) for key in wanted if key in tables.settings})
             for key, value in values.items():
                 tables.settings[clean_text(key)] = clean_json(value, key)
             _add(tables, audit, ())

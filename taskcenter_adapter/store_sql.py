@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, TaskFilter
+from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SettingsChange, TaskFilter
 from taskcenter.status import TERMINAL_RUN, RunStatus
 
 from . import answers
@@ -405,12 +405,7 @@ class SqlStore:
         self.set_settings({key: value}, audit=audit)
 
     def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
-        now = self._clock.now()
-        rows = [
-            {"key": clean_text(key), "value": clean_json(value, key), "updated_at": now}
-            for key, value in sorted(values.items())
-        ]
-        audit_rows = [audit_row(entry) for entry in audit]
+        rows, audit_rows = self._setting_rows(values), [audit_row(entry) for entry in audit]
 
         def work(connection: Connection) -> None:
             if rows:
@@ -418,6 +413,28 @@ class SqlStore:
             self._add(connection, audit_rows, [])
 
         self.transaction(work)
+
+    def change_settings(self, keys: Sequence[str], change: SettingsChange) -> None:
+        setting = task_manager_settings.c
+        query = sa.select(setting.key, setting.value).where(setting.key.in_([clean_text(key) for key in keys]))
+
+        def work(connection: Connection) -> None:
+            if self._postgres:  # a setting that was never set has no row to lock
+                name = task_manager_settings.name
+                connection.execute(sa.text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
+            values, audit = change({row.key: row.value for row in connection.execute(query)})
+            if rows := self._setting_rows(values):
+                connection.execute(self._put_setting, rows)
+            self._add(connection, [audit_row(entry) for entry in audit], [])
+
+        self.transaction(work)
+
+    def _setting_rows(self, values: Mapping[str, Any]) -> list[Row]:
+        now = self._clock.now()
+        return [
+            {"key": clean_text(key), "value": clean_json(value, key), "updated_at": now}
+            for key, value in sorted(values.items())
+        ]
 
     # transactions ----------------------------------------------------------------------------------
 

@@ -347,8 +347,14 @@ def _last_run(center: Center, task_id: str) -> Any:
 
 
 def delete(center: Center, name: str, caller: Caller) -> Task:
-    """Remove the task with its runs and its deployment; audit entries stay. Refused while a run of it is open."""
+    """Remove the task with its runs and its deployment; audit entries stay.
+
+    Refused while a run of it is open, and under a legal hold.
+    """
+    from . import holding
+
     task = get(center, name)
+    holding.refuse_if_held(center, task)
     still = center.store.list_runs(RunFilter(task_id=task.id, open_only=True, limit=5)).items
     if still:
         which = ", ".join(f"{run.id[:8]} ({run.status})" for run in still)

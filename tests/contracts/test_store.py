@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -793,6 +793,31 @@ def test_settings(store: Store) -> None:
     assert len(store.list_audit()) == 5
 
 
+def test_settings_are_changed_from_what_they_are(store: Store) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def change(before: Mapping[str, Any]) -> tuple[dict[str, Any], list[AuditEntry]]:
+        seen.append(dict(before))
+        return {"a": before.get("a", 0) + 1}, [an_entry("changed")]
+
+    store.set_setting("b", None)
+    store.change_settings(["a", "b", "c"], change)
+    store.change_settings(["a"], change)
+    assert seen == [{"b": None}, {"a": 1}]
+    assert store.get_setting("a") == 2
+
+    def refuse(_before: Mapping[str, Any]) -> tuple[dict[str, Any], list[AuditEntry]]:
+        raise ValidationFailed("it", [])
+
+    with pytest.raises(ValidationFailed):
+        store.change_settings(["a"], refuse)
+    with pytest.raises(ValidationFailed):
+        store.change_settings(["a"], lambda _: ({"a": math.inf}, [an_entry()]))
+    store.change_settings(["a"], lambda _: ({}, ()))
+    assert store.get_setting("a") == 2
+    assert len(store.list_audit()) == 2
+
+
 # many at once --------------------------------------------------------------------------------------
 
 
@@ -840,6 +865,21 @@ def test_of_many_who_create_the_same_slug_exactly_one_wins(store: Store) -> None
 def test_saves_that_expect_nothing_all_count(store: Store) -> None:
     results = _together(6, lambda _index: store.save_task(a_task()))
     assert sorted(result.revision for result in results) == [1, 2, 3, 4, 5, 6]
+
+
+def test_of_two_who_change_a_setting_neither_loses(store: Store) -> None:
+    """Also of the first two, who find nothing to lock."""
+
+    def add(index: int) -> None:
+        def change(before: Mapping[str, Any]) -> tuple[dict[str, Any], list[AuditEntry]]:
+            return {"names": [*before.get("names", []), index]}, [an_entry("changed", after={"count": index})]
+
+        for _ in range(10):
+            store.change_settings(["names"], change)
+
+    assert _together(2, add) == [None, None]
+    assert sorted(store.get_setting("names") or []) == [0] * 10 + [1] * 10
+    assert len(store.list_audit()) == 20
 
 
 def test_writers_of_the_same_rows_do_not_lose_or_lock_each_other(store: Store) -> None:
