@@ -29,8 +29,8 @@ def audit() -> None:
 @click.option("--run", metavar="RUN", help="Only of this run.")
 @click.option("--type", "event_type", metavar="TYPE", help="Only of this type, such as task_updated.")
 @click.option("--actor", metavar="WHO", help="Only what this one did.")
-@click.option("--channel", metavar="DOOR", help="Only through this door: ui, api, cli, prefect or system.")
-@click.option("--result", metavar="RESULT", help="Only ok, refused or failed ones.")
+@click.option("--channel", type=click.Choice(["ui", "api", "cli", "prefect", "system"]), help="Only through this door.")
+@click.option("--result", type=click.Choice(["ok", "refused", "failed"]), help="Only ones that ended so.")
 @click.option("--since", metavar="ISO", help="Only from this time on.")
 @click.option("--until", metavar="ISO", help="Only before this time.")
 @click.option("--before", type=int, metavar="N", help="Only entries with a smaller number: the next page.")
@@ -109,9 +109,6 @@ def _say_entry(entry: AuditRecord) -> None:
 @output
 def export(file: str | None, out: Out) -> None:
     """Take the whole audit out as a file that can be verified anywhere: one JSON object per line."""
-    import os
-    from pathlib import Path
-
     from taskcenter_console.services import auditing
 
     with common.open_center() as center:
@@ -122,17 +119,15 @@ def export(file: str | None, out: Out) -> None:
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
             return
-        target = Path(file)
-        count = -2
-        # Who did what is not for everybody on this machine.
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+        count = -2  # the first and the last line are no entries
+        with common.whole_file(file, mode=0o600) as sink:  # who did what is not for everybody on this machine
             for line in lines:
                 sink.write(line)
                 count += 1
     if out.json:
-        emit({"file": str(target), "entries": count})
+        emit({"file": file, "entries": count})
     else:
-        say(str(target) if out.quiet else f"● {count} entries in {target}")
+        say(file if out.quiet else f"● {count} entries in {file}")
 
 
 @audit.command()

@@ -30,7 +30,7 @@ def set_secret(name: str, out: Out) -> None:
     if sys.stdin.isatty():
         value = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        value = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+        value = common.read_text("-").removesuffix("\n").removesuffix("\r")
     with common.open_center() as center:
         done = service.put(center, name, value, common.caller())
     if out.json:

@@ -186,6 +186,9 @@ def test_on_the_command_line_a_value_comes_from_stdin(center: Center, monkeypatc
     assert call("delete", "db").exit_code == 4
     assert call("delete", "db", "--yes").exit_code == 0
     assert call("set", "db", input="abc\n").exit_code == 2
+    for words in (["secret", "set", "db"], ["redact", "test"]):
+        done = CliRunner().invoke(cli, words, prog_name="taskcenter", input=b"caf\xe9 and more\n")
+        assert (done.exit_code, "is not UTF-8 text" in done.stderr) == (2, True)
 
 
 def test_redact_test_shows_what_is_masked() -> None:
