@@ -111,6 +111,17 @@ class SchemaSnapshots(Protocol):
         """The one that was seen last of this connection and database."""
         ...
 
+    def before(self, snapshot: SchemaSnapshot) -> SchemaSnapshot | None:
+        """The other one of its connection and database that was seen last before ``snapshot`` was.
+
+        One that has come back since counts with its first time.
+        """
+        ...
+
+    def ids(self, beginning: str, *, limit: int = 2) -> Sequence[str]:
+        """Ids that begin so, in their order."""
+        ...
+
     def page(self, connection: str | None = None, *, limit: int = 100, offset: int = 0) -> Sequence[SchemaSnapshot]:
         """Last seen first, then by id; without their structures (an empty object stands there)."""
         ...
@@ -160,6 +171,10 @@ class Store(Protocol):
         """Newest first: revision, created_at, created_by, reason, definition (task JSON), graph."""
         ...
 
+    def find_revision(self, task_id: str, revision: int) -> Mapping[str, Any] | None:
+        """One of them."""
+        ...
+
     # history ---------------------------------------------------------------------------------------
     def record(self, changes: Changes) -> None:
         """Write all of it in one transaction."""
@@ -179,6 +194,10 @@ class Store(Protocol):
         self, run_id: str, *, after: int = -1, limit: int = 1000, step_key: str | None = None
     ) -> Sequence[LogLine]:
         """In order of sequence, only those with sequence > after; at most 2,000."""
+        ...
+
+    def last_reports(self, run_id: str) -> Sequence[LogLine]:
+        """The newest line of the stream ``progress`` of the run itself and of each of its steps at work."""
         ...
 
     def next_log_sequence(self, run_id: str) -> int: ...

@@ -162,6 +162,11 @@ class MemoryStore:
             found = [row for (task, _), row in tables.revisions.items() if task == clean_text(task_id)]
             return [_own(row) for row in sorted(found, key=_value("revision"), reverse=True)]
 
+    def find_revision(self, task_id: str, revision: int) -> Mapping[str, Any] | None:
+        with self._read() as tables:
+            row = tables.revisions.get((clean_text(task_id), revision))
+            return _own(row) if row else None
+
     # history ---------------------------------------------------------------------------------------
 
     def record(self, changes: Changes) -> None:
@@ -248,6 +253,16 @@ class MemoryStore:
                 if run == clean_text(run_id) and sequence > after and (step is None or row["step_key"] == step)
             ]
         return [LogLine(**_own(row)) for row in sorted(rows, key=_value("sequence"))[: answers.log_limit(limit)]]
+
+    def last_reports(self, run_id: str) -> Sequence[LogLine]:
+        wanted = clean_text(run_id)
+        with self._read() as tables:
+            at_work = {key for (run, key), row in tables.steps.items() if run == wanted and row["status"] == "running"}
+            newest: dict[str | None, Row] = {}
+            for (run, _), row in sorted(tables.logs.items()):
+                if run == wanted and row["stream"] == "progress" and row["step_key"] in {None, *at_work}:
+                    newest[row["step_key"]] = row
+        return [LogLine(**_own(row)) for row in sorted(newest.values(), key=_value("sequence"))]
 
     def next_log_sequence(self, run_id: str) -> int:
         with self._read() as tables:

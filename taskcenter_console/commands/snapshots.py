@@ -51,7 +51,7 @@ def list_snapshots(connection: str | None, limit: int, out: Out) -> None:
 @click.argument("id", metavar="SNAPSHOT")
 @output
 def show(id: str, out: Out) -> None:
-    """Show what a snapshot holds: the beginning of its id is enough."""
+    """Show what a snapshot holds: the beginning of its id (6 characters or more) is enough."""
     from taskcenter_console.services import snapshots as service
 
     with common.open_center() as center:

@@ -221,6 +221,8 @@ def test_each_save_is_a_revision(store: Store) -> None:
     assert oldest["graph"] == GRAPH
     assert newest["graph"] is None
     assert store.list_revisions("nobody") == []
+    assert (store.find_revision("t-1", 1), store.find_revision("t-1", 2)) == (oldest, newest)
+    assert store.find_revision("t-1", 3) is store.find_revision("nobody", 1) is None
 
 
 def test_a_save_that_expects_another_revision_is_a_conflict(store: Store) -> None:
@@ -758,6 +760,19 @@ def test_log_lines_in_order(store: Store) -> None:
     assert store.next_log_sequence("run-1") == 2_100
     assert store.next_log_sequence("other") == 5_001
     assert store.next_log_sequence("nobody") == 0
+
+
+def test_the_last_reports_of_what_is_at_work(store: Store) -> None:
+    """Whatever was printed since; of steps that are over none."""
+    states = {"a": "running", "b": "running", "c": "success", "d": "running"}
+    store.record(Changes(runs=[a_run(), a_run("run-2")], steps=[a_step(k, status=s) for k, s in states.items()]))
+    told = [(None, 1), ("a", 2), ("a", 3), ("c", 4), (None, 5), ("b", 6)]
+    reports = [a_line(number, step_key=key, stream="progress", metadata={"percent": number}) for key, number in told]
+    printed = [a_line(number, step_key="a", stream="stdout") for number in range(10, 2100)]
+    other = [a_line(9, "run-2", stream="progress")]
+    store.record(Changes(logs=[*reports, *printed, *other]))
+    assert [(line.step_key, line.sequence) for line in store.last_reports("run-1")] == [("a", 3), (None, 5), ("b", 6)]
+    assert store.last_reports("nobody") == []
 
 
 def test_audit_newest_first(store: Store) -> None:
