@@ -12,6 +12,7 @@ from taskcenter_console.terminal import brief, emit, moment, note, say, table
 from . import common
 from .common import Out, output
 from .running import parse_time
+from .showing import show_list, tell
 
 if TYPE_CHECKING:
     from taskcenter.models import AuditRecord
@@ -46,20 +47,21 @@ def list_entries(
     where = AuditFilter(since=parse_time(since, "--since"), until=parse_time(until, "--until"), **exact)
     with common.open_center() as center:
         found = auditing.page(center, where, task=task, run=run)
-    if out.json:
-        emit({"items": [entry.to_json() for entry in found]})
-    elif out.quiet:
-        for entry in found:
-            say(entry.id)
-    else:
-        rows = [
-            [entry.sequence, brief(entry.created_at), entry.actor, entry.channel, entry.event_type, entry.object,
-             entry.message.partition("\n")[0][:80]]
-            for entry in found
-        ]  # fmt: skip
-        table(("no", "when", "who", "door", "what", "object", "message"), rows, empty="no entries")
-        if len(found) == where.limit:
-            note(f"there may be more: --before {found[-1].sequence}")
+    read = show_list(
+        out,
+        found,
+        name=lambda entry: entry.id,
+        columns=("no", "when", "who", "door", "what", "object", "message"),
+        cells=_cells,
+        empty="no entries",
+    )
+    if read and len(found) == where.limit:
+        note(f"there may be more: --before {found[-1].sequence}")
+
+
+def _cells(entry: AuditRecord) -> list[Any]:
+    return [entry.sequence, brief(entry.created_at), entry.actor, entry.channel, entry.event_type, entry.object,
+            entry.message.partition("\n")[0][:80]]  # fmt: skip
 
 
 @audit.command()
@@ -124,10 +126,7 @@ def export(file: str | None, out: Out) -> None:
             for line in lines:
                 sink.write(line)
                 count += 1
-    if out.json:
-        emit({"file": file, "entries": count})
-    else:
-        say(file if out.quiet else f"● {count} entries in {file}")
+    tell(out, {"file": file, "entries": count}, file, f"● {count} entries in {file}")
 
 
 @audit.command()

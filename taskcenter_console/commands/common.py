@@ -26,6 +26,7 @@ __all__ = [
     "assignments",
     "caller",
     "center_if_running",
+    "confirm",
     "note_refusal",
     "open_center",
     "output",
@@ -262,6 +263,15 @@ def can_ask(out: Out) -> bool:
         return not (out.json or out.quiet) and sys.stdin.isatty() and sys.stdout.isatty()
     except ValueError:
         return False
+
+
+def confirm(yes: bool, out: Out, question: str, warning: str) -> None:
+    """Go on only when a person agrees, by ``--yes`` or now; Refused, with the warning, where nobody can be asked."""
+    if yes:
+        return
+    if not can_ask(out):
+        raise Refused(f"{warning}: confirm with --yes")
+    click.confirm(question, abort=True, err=True)
 
 
 def ask_missing(kind: TaskType | None, payload: Mapping[str, Any]) -> dict[str, Any]:

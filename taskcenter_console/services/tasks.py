@@ -159,8 +159,7 @@ def _added(task: Task, before: Task | None) -> bool:
 def _check_triggers(center: Center, task: Task, before: Task | None) -> list[Problem]:
     """Fields, times, calendars, and that no tasks wait for each other in a circle."""
     now = utc_now()
-    schedule = center.schedule
-    calendars = schedule.calendars.all() if schedule is not None else Calendars()
+    calendars = center.calendars()
     problems: list[Problem] = []
     for index, trigger in enumerate(task.triggers):
         path = f"triggers[{index}]"
@@ -275,8 +274,7 @@ def _next(center: Center, trigger: Trigger, now: datetime) -> datetime | None:
     """The next slot that a person is told, or None."""
     if trigger.type in BY_EVENT or trigger.counts_from == "completion" or check_trigger(trigger, now):
         return None
-    schedule = center.schedule if trigger.calendar else None
-    calendars = schedule.calendars.all() if schedule is not None else Calendars()
+    calendars = center.calendars() if trigger.calendar else Calendars()
     return next_run(TriggerState(trigger, now, cursor=now), now, calendars)
 
 
