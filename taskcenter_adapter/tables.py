@@ -276,9 +276,10 @@ task_run_logs = Table(
     Index("ix_task_run_logs_time", "time"),
 )
 _progress = task_run_logs.c.stream == "progress"
-Index(
+Index(  # with the stream, which is always the same, in it: else SQLite takes the other index of steps
     "ix_task_run_logs_progress",
     task_run_logs.c.run_id,
+    task_run_logs.c.stream,
     task_run_logs.c.step_key,
     task_run_logs.c.sequence,
     postgresql_where=_progress,

@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_task_run_logs_progress",
         "task_run_logs",
-        ["run_id", "step_key", "sequence"],
+        ["run_id", "stream", "step_key", "sequence"],
         postgresql_where=progress,
         sqlite_where=progress,
     )
