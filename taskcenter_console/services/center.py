@@ -19,6 +19,7 @@ from taskcenter_adapter.runtime import database_url, prefect_api_url
 from taskcenter_adapter.store import open_store
 
 if TYPE_CHECKING:
+    from taskcenter.scheduling.calendars import Calendars
     from taskcenter_adapter.schedule import Schedule
 
 __all__ = ["ASKED_FROM", "Caller", "Center"]
@@ -88,6 +89,12 @@ class Center:
         if schedule is None:
             raise Refused("the store in memory has no scheduler: use a database")
         return schedule
+
+    def calendars(self) -> Calendars:
+        """Those that triggers may name; none with the store in memory."""
+        from taskcenter.scheduling.calendars import Calendars
+
+        return self.schedule.calendars.all() if self.schedule is not None else Calendars()
 
     def prefect_url(self) -> str | None:
         """The Prefect UI's address, when a server is known."""

@@ -80,6 +80,15 @@ def test_order_is_no_difference_and_secrets_are_not_shown() -> None:
     assert "-value" not in str(found)
 
 
+def test_two_revisions_are_compared_without_reading_the_rest(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = nightly(center)
+    monkeypatch.setattr(center.store, "list_revisions", None)
+    assert revisions.diff(center, name)[:2] == (2, 3)
+    with pytest.raises(NotFound, match=f"no revision {10**30}; there is 1 to 3"):
+        revisions.diff(center, name, 1, 10**30)
+    assert revisions.rollback(center, name, 1, CALLER).revision == 4
+
+
 def test_rollback_makes_the_old_definition_new(center: Center) -> None:
     name = nightly(center)
     saved = revisions.rollback(center, name, 1, CALLER, reason="broke the night")
