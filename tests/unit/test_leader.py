@@ -21,7 +21,9 @@ from taskcenter_adapter.schedule_read import Part
 from taskcenter_adapter.schedule_requests import Wanted
 from taskcenter_console.scheduler.dispatch import Dispatcher
 from taskcenter_console.scheduler.leader import Scheduler
-from taskcenter_console.services.center import Center
+from taskcenter_console.scheduler.take_over import TakeOver
+from taskcenter_console.services import tasks
+from taskcenter_console.services.center import Caller, Center
 from taskcenter_console.services.deploy import deploy
 from tests.fakes import FakeGateway, fake_center
 
@@ -76,6 +78,30 @@ def test_a_slot_that_cannot_be_prepared_is_waited_for(tmp_path: Path) -> None:
     scheduler._stopping = SimpleNamespace(wait=asked.append)
     scheduler._wait(schedule, Lease("scheduler", "me", 1, NOW))
     assert asked == [pytest.approx(0.3)]
+
+
+def test_a_look_reads_the_tasks_once_and_again_when_it_changed_one(
+    center: Center, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = center.gateway
+    assert isinstance(gateway, FakeGateway)
+    reads: list[int] = []
+    every = tasks.all_tasks
+    monkeypatch.setattr(tasks, "all_tasks", lambda center: reads.append(1) or every(center))
+    trigger = {"type": "cron", "cronExpression": "0 3 * * *"}
+    caller = Caller("ada", "cli")
+    task = tasks.save(
+        center, {"name": "a", "taskType": "wait", "payload": {"seconds": 1}, "triggers": [trigger]}, caller
+    )
+    eye = TakeOver(center)
+    eye.step()
+    assert len(reads) == 1
+    gateway.deployments[task.deployment_name]["schedules"][0]["active"] = False
+    eye.step()
+    assert len(reads) == 3
+    assert not center.store.get_task(task.id).triggers[0].enabled
+    eye.step()
+    assert len(reads) == 4
 
 
 def test_tasks_without_a_deployment_are_looked_for_once(center: Center) -> None:
