@@ -6,7 +6,7 @@ task writes its triggers anew; ``schedule_write`` removes what belongs to a trig
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text, false
 
 from .tables import UtcTime, _cascade, _json, _key, metadata
 
@@ -82,9 +82,19 @@ run_requests = Table(
     Column("run_id", _key, comment="the flow run, once it is made"),
     Column("request", _json, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("serial", _key, comment="task or trigger: it waits for the runs of this scope before it; null: for none"),
+    Column("by_person", Boolean, nullable=False, server_default=false(), comment="no hold keeps it back"),
     Index("ix_run_requests_status", "status", "due", "rank"),
     Index("ix_run_requests_slot", "trigger_id", "slot"),
     Index("ix_run_requests_run_id", "run_id"),
+)
+_wanted = run_requests.c.status == "wanted"
+Index(
+    "ix_run_requests_wanted",
+    run_requests.c.task_id,
+    run_requests.c.created_at,
+    postgresql_where=_wanted,
+    sqlite_where=_wanted,
 )
 
 run_cancels = Table(
@@ -108,6 +118,8 @@ trigger_firings = Table(
 )
 _waiting = trigger_firings.c.consumed.is_(False)
 Index("ix_trigger_firings_waiting", trigger_firings.c.at, postgresql_where=_waiting, sqlite_where=_waiting)
+_used = trigger_firings.c.consumed.is_(True)
+Index("ix_trigger_firings_used", trigger_firings.c.at, postgresql_where=_used, sqlite_where=_used)
 
 calendars = Table(
     "calendars",

@@ -144,8 +144,9 @@ class Writer:
                 "ahead": new.ahead,
                 "due": new.due,
                 "rank": new.rank,
+                "serial": new.serial,
                 "request": new.request,
-                "created_at": sa.case((row.status == "withdrawn", new.created_at), else_=row.created_at),
+                "created_at": new.created_at,  # as in the request itself: turns go by it
             },
         )
         self._many(upsert, [request_row(request) for request in requests])

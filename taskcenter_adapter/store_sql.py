@@ -29,6 +29,7 @@ from . import answers
 from .audit_chain import AuditChain
 from .database import speaking, writing
 from .graph_rows import join_graph, split_graph
+from .many import written, written_in
 from .merging import RUN_RULES, STEP_RULES, Keep, Rules
 from .paging import read_cursor, write_cursor
 from .rows import (
@@ -452,22 +453,17 @@ class SqlStore:
 # statements ----------------------------------------------------------------------------------------
 
 
-def _constant(text: str) -> ColumnElement[str]:
-    """One of our own words inside a statement. As a parameter it would be sent again with every row of a batch."""
-    return sa.literal_column(f"'{text}'", sa.String())
-
-
 def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
     """``merging.merge`` as ``INSERT … ON CONFLICT DO UPDATE``: one round trip, and safe beside other writers."""
     old, new = table.c, insert.excluded
-    final = sa.or_(*(old.status == _constant(status) for status in sorted(rules.terminal)))
+    final = sa.or_(*(old.status == written(status) for status in sorted(rules.terminal)))
     moved = old.status != new.status
 
     def kept(name: str, keep: Keep) -> ColumnElement[Any]:
         before, after = old[name], new[name]
         blank = name in rules.blanks
-        known_before = sa.func.nullif(before, _constant("")) if blank else before
-        known_after = sa.func.nullif(after, _constant("")) if blank else after
+        known_before = sa.func.nullif(before, written("")) if blank else before
+        known_after = sa.func.nullif(after, written("")) if blank else after
         first: ColumnElement[Any] = sa.func.coalesce(known_before, after)
         going: dict[Keep, ColumnElement[Any]] = {
             Keep.LATEST: after,
@@ -479,9 +475,9 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
 
     allowed = [
         sa.and_(
-            old.status == _constant(move.source),
-            new.status == _constant(move.target),
-            *([new.phase == _constant(move.phase)] if move.phase else []),
+            old.status == written(move.source),
+            new.status == written(move.target),
+            *([new.phase == written(move.phase)] if move.phase else []),
         )
         for move in rules.moves
     ]
@@ -501,7 +497,7 @@ def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:
             found.append(run[column] == clean_text(str(wanted)))
     if where.open_only:
         # Written out, so that the planner sees it is the condition of the index of open runs.
-        found.append(run.status.in_([_constant(status) for status in _OPEN]))
+        found.append(written_in(run.status, _OPEN))
     if where.since is not None:
         found.append(run.created_at >= where.since)
     if where.until is not None:

@@ -13,12 +13,14 @@ from taskcenter.models import Run, Task, Trigger
 from taskcenter.ports import Changes
 from taskcenter.scheduling.calendars import Calendar, Rule
 from taskcenter.scheduling.decide import decide
+from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.scheduling.ledger import Occurrence, Verdict
 from taskcenter.scheduling.state import Firing, Hold, Horizon, Mode
 from taskcenter.slot_reasons import SlotReason, SlotReasonCode
-from taskcenter.status import Priority, RunStatus, TaskStatus
+from taskcenter.status import Origin, Priority, RunStatus, TaskStatus
 from taskcenter_adapter.leases import LostLease
 from taskcenter_adapter.schedule import Schedule, Stale
+from taskcenter_adapter.schedule_write import Writer
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.scheduler.tick import tick, tick_at
 
@@ -209,6 +211,38 @@ def test_a_run_that_waits_for_its_turn_is_not_made(sql_store: SqlStore, schedule
         sql_store.record(Changes(runs=(run,)))
     (second,) = make_all(schedule, first + MINUTE)
     assert sql_store.get_run(second).slot == first + MINUTE
+
+
+def a_backlog(store: SqlStore, count: int, request: RunRequest) -> None:
+    """Many runs of the task b that were asked for, all of them due before anything else."""
+    store.save_task(Task(id="b", name="b", task_type="shell"))
+    slots = [request.created_at + number * timedelta(seconds=1) for number in range(count)]
+    asked = [replace(request, key=f"b-{number:04}", slot=slot) for number, slot in enumerate(slots)]
+    store.transaction(lambda connection: Writer(connection).requests(asked))
+
+
+def of_b(origin: Origin, serial: str = "") -> RunRequest:
+    return RunRequest("b", "b", NOW - timedelta(days=1), trigger_id="rb", origin=origin, serial=serial)
+
+
+def test_a_backlog_that_waits_for_its_turn_keeps_no_other_task_waiting(sql_store: SqlStore, schedule: Schedule) -> None:
+    a_backlog(sql_store, 500, of_b(Origin.BACKFILL, "trigger"))
+    save(sql_store, a_trigger())
+    tick(schedule, NOW + MINUTE)
+    assert [item.slug for item in schedule.requests.wanted(NOW + MINUTE, 2)] == ["b", "t1"]
+    first, _ = make_all(schedule, NOW + MINUTE)
+    assert first == "flow b-0000"
+    assert schedule.requests.wanted(NOW + MINUTE) == []
+
+
+def test_the_backlog_of_a_task_that_is_held_keeps_no_other_task_waiting(
+    sql_store: SqlStore, schedule: Schedule
+) -> None:
+    a_backlog(sql_store, 300, of_b(Origin.SCHEDULER))
+    sql_store.save_task(sql_store.get_task("b").model_copy(update={"status": TaskStatus.PAUSED}))
+    save(sql_store, a_trigger())
+    tick(schedule, NOW + MINUTE)
+    assert [item.slug for item in schedule.requests.wanted(NOW + MINUTE)] == ["t1"]
 
 
 def test_a_failed_run_is_followed_by_its_next_attempt_once(sql_store: SqlStore, schedule: Schedule) -> None:
