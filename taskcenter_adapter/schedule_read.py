@@ -31,19 +31,18 @@ from taskcenter.scheduling.state import (
     standing_of,
 )
 from taskcenter.scheduling.timetable import FINITE
-from taskcenter.status import Origin, TaskStatus
+from taskcenter.status import TERMINAL_RUN, Origin, RunStatus, TaskStatus
 
-from .many import written_in
 from .rows import TRIGGER_COLUMNS, Row
 from .schedule_rows import ended_of, open_run_of, request_of, standing_of_row, task_state
 from .schedule_tables import calendars, run_requests, slot_ledger, standings, trigger_firings, trigger_states
+from .statements import chunks, written_in
 from .tables import task_runs, task_triggers, tasks
 
 __all__ = ["OPEN", "SCHEDULER", "Part", "Reader", "retry_policy_of"]
 
 SCHEDULER = "scheduler"
 """The key of the scheduler's own standing, and of its lease."""
-_CHUNK = 500
 _MOST_ENDED = 500
 _TRIGGERS = [
     *(task_triggers.c[name] for name in (*TRIGGER_COLUMNS, "options")),
@@ -78,13 +77,6 @@ class Part:
     @property
     def empty(self) -> bool:
         return not (self.state.triggers or self.ended)
-
-
-def chunks(values: Iterable[str]) -> Iterator[Sequence[str]]:
-    """In a steady order, so that two transactions take locks in the same one."""
-    listed = sorted(set(values))
-    for start in range(0, len(listed), _CHUNK):
-        yield listed[start : start + _CHUNK]
 
 
 def retry_policy_of(trigger: RetryPolicy | None, task: RetryPolicy) -> RetryPolicy:
@@ -374,8 +366,8 @@ class Reader:
         )
 
 
-OPEN: Final = ("queued", "running")
-_WORDS_OF_END = ("success", "failed", "cancelled")
+OPEN: Final = tuple(status.value for status in RunStatus if status not in TERMINAL_RUN)
+_WORDS_OF_END = tuple(status.value for status in RunStatus if status in TERMINAL_RUN)
 
 
 def _firing(row: Mapping[str, Any]) -> Firing:

@@ -20,11 +20,11 @@ from taskcenter.scheduling.state import Standing
 from taskcenter.status import Origin
 
 from .leases import Transactions
-from .many import one_of, written, written_in
-from .schedule_read import OPEN, Reader, chunks
+from .schedule_read import OPEN, Reader
 from .schedule_rows import occurrence_of, request_of
 from .schedule_tables import run_cancels, run_requests, slot_ledger
 from .schedule_write import Writer
+from .statements import chunks, one_of, written, written_in
 from .tables import task_runs, tasks
 
 __all__ = ["Requests", "Wanted"]

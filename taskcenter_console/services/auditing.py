@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskcenter.audit import Head, Report
-from taskcenter.audit_export import is_export, verify_export, write_export
+from taskcenter.audit_export import verify_export, write_export
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, Refused, TaskCenterError, ValidationFailed
 from taskcenter.models import AuditRecord
@@ -75,9 +75,9 @@ def verify_source(source: str, expected: Mapping[int, str] | None = None) -> Rep
     path = Path(source)
     try:
         with path.open("rb") as file:
-            beginning = file.read(64)
+            is_database = file.read(16) == b"SQLite format 3\0"
             file.seek(0)
-            if is_export(beginning) or not beginning.startswith(b"SQLite format 3\0"):
+            if not is_database:
                 return verify_export(file, expected)
     except FileNotFoundError:
         raise NotFound(f"there is no file {source}", path=source) from None

@@ -1,6 +1,6 @@
 """Requests say whose turn they wait for and whether a person asked, so that those that may go are found by SQL.
 
-Used firings are found by their age.
+Used firings are found by their age, and on SQLite the partial indexes of the tick are ones that it uses.
 """
 
 from __future__ import annotations
@@ -38,5 +38,14 @@ def upgrade() -> None:
         postgresql_where=wanted,
         sqlite_where=wanted,
     )
-    used = sa.text("consumed IS true" if postgres else "consumed IS 1")
-    op.create_index("ix_trigger_firings_used", "trigger_firings", ["at"], postgresql_where=used, sqlite_where=used)
+    # SQLite compares the texts of conditions: with "IS false" it never took these indexes for our "IS 0".
+    false = "false" if postgres else "0"
+    ended = sa.text(f"followed IS {false} AND status IN ('success', 'failed', 'cancelled')")
+    waiting = sa.text(f"consumed IS {false}")
+    for name, table, columns, where in (
+        ("ix_task_runs_unfollowed", "task_runs", ["followed", "finished_at"], ended),
+        ("ix_trigger_firings_waiting", "trigger_firings", ["at"], waiting),
+    ):
+        op.drop_index(name, table)
+        op.create_index(name, table, columns, postgresql_where=where, sqlite_where=where)
+    op.create_index("ix_trigger_firings_at", "trigger_firings", ["at"])

@@ -1,18 +1,43 @@
-"""Conditions that need more than a parameter for each value: any number of ids, words that a planner must see."""
+"""What several modules say to both databases: many ids, words that a planner must see, inserts that may meet a row."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import ColumnElement, Dialect
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import ColumnElement, Connection, Dialect, Engine, Table
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-__all__ = ["one_of", "written", "written_in"]
+from taskcenter.models import AuditEntry
+
+from .rows import audit_row
+from .tables import task_audit_logs
+
+__all__ = ["add_audit", "chunks", "insert_into", "one_of", "written", "written_in"]
+
+_CHUNK = 500
+
+
+def chunks(values: Iterable[str]) -> Iterator[Sequence[str]]:
+    """Ids a part at a time, in a steady order, so that two transactions take locks in the same one."""
+    listed = sorted(set(values))
+    for start in range(0, len(listed), _CHUNK):
+        yield listed[start : start + _CHUNK]
+
+
+def insert_into(table: Table, database: Connection | Engine) -> Any:
+    """An INSERT that knows ``ON CONFLICT``: each of the two databases has its own kind of it."""
+    return (postgresql.insert if database.dialect.name == "postgresql" else sqlite.insert)(table)
+
+
+def add_audit(connection: Connection, entries: Sequence[AuditEntry]) -> None:
+    """New entries, in the transaction of what they tell of."""
+    if entries:
+        connection.execute(sa.insert(task_audit_logs), [audit_row(entry) for entry in entries])
 
 
 class _Ids(TypeDecorator[Any]):
