@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from taskcenter.errors import Refused
@@ -40,4 +41,6 @@ def _from_prefect(name: str) -> str:
             f"there is no secret {name!r}: make it with: taskcenter secret set {name} (or as a Prefect Secret block)",
             name=name,
         ) from None
-    return str(block.get())
+    # Not block.get(): that reads a text that looks like JSON as JSON ("1e3" becomes 1000.0).
+    raw = block.value.get_secret_value()
+    return raw if isinstance(raw, str) else json.dumps(raw)

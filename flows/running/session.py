@@ -88,7 +88,7 @@ class Session:
             origin=self.run.origin,
             slot=self.run.slot,
             dry_run=self.dry_run,
-            env={**os.environ, **(self.task.environment if self.task else {})},
+            env=dict(self.task.environment) if self.task else {},
             logger=_logger(self.recorder, self.logger, step_key),
             data_dir=self.settings.home,
             temp_dir=self.temp_dir,
@@ -122,8 +122,8 @@ class Session:
             task_id=self.run.task_id,
             run_id=self.run.id,
             actor=f"run {self.run.id}",
-            object=f"secret {name}",
-            message=f"the secret {name} was used by {self.run.task_slug}",
+            object=f"{name}, a secret",  # not after the word: redaction would take the name for the value
+            message=f"{name}: the secret was used by {self.run.task_slug}",
             metadata=found,
             created_at=utc_now(),
         )

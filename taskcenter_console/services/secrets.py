@@ -48,8 +48,8 @@ def put(center: Center, name: str, value: str, caller: Caller) -> dict[str, Any]
     def entry(version: int) -> Any:
         return caller.entry(
             "secret_set",
-            object=f"secret {name}",
-            message=f"the secret {name} was set (version {version})",
+            object=f"{name}, a secret",  # not after the word: redaction would take the name for the value
+            message=f"{name}: the secret was set (version {version})",
             metadata={"name": name, "version": version},
         )
 
@@ -69,8 +69,8 @@ def delete(center: Center, name: str, caller: Caller) -> None:
     """All versions of it. Raises NotFound."""
     entry = caller.entry(
         "secret_deleted",
-        object=f"secret {name}",
-        message=f"the secret {name} was deleted",
+        object=f"{name}, a secret",
+        message=f"{name}: the secret was deleted",
         metadata={"name": name},
     )
     _rows(center).delete(name, entry)
