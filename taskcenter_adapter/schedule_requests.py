@@ -249,12 +249,12 @@ def _its_turn() -> ColumnElement[bool]:
         own = sa.tuple_(mine.created_at, sa.func.coalesce(mine.slot, mine.created_at), mine.key)
         return sa.tuple_(row.created_at, sa.func.coalesce(row.slot, row.created_at), key) < own
 
-    waits = sa.select(sa.literal_column("1")).where(
+    waits: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
         other.c.status == written("wanted"), other.c.ahead.is_(False), other.c.key != mine.key, same_scope(other.c),
         sa.or_(other.c.serial.is_(None), earlier(other.c, other.c.key)),
     )  # fmt: skip
     # The request of a run that is made counts as long as its slot has a verdict: one made ahead goes before nobody.
-    is_open = (
+    is_open: sa.Select[Any] = (
         sa.select(sa.literal_column("1"))
         .select_from(run.outerjoin(asked, asked.c.run_id == run.c.id))
         .where(

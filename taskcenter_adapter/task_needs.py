@@ -34,7 +34,7 @@ def task_states(
 
     ``connections``: also what their payloads name, which is a lot to read.
     """
-    columns = [tasks.c[name] for name in ("id", "slug", "task_type", "max_concurrent", "tags")]
+    columns: list[Any] = [tasks.c[name] for name in ("id", "slug", "task_type", "max_concurrent", "tags")]
     columns.append(tasks.c.payload if connections else sa.null().label("payload"))
     rows: dict[str, Any] = {}
     for column, wanted in ((tasks.c.id, ids), (tasks.c.slug, slugs)):
@@ -47,7 +47,7 @@ def task_states(
         if not new:
             break
         asked |= new
-        fields = [composite_steps.c.task_id, composite_steps.c.referenced_task_id]
+        fields: list[Any] = [composite_steps.c.task_id, composite_steps.c.referenced_task_id]
         fields.append(composite_steps.c.payload if connections else sa.null().label("payload"))
         for some in chunks(new):
             for step in connection.execute(sa.select(*fields).where(composite_steps.c.task_id.in_(some))):

@@ -69,7 +69,7 @@ MOST_ROWS = 100_000
 class Memory(Protocol):
     """What is asked of the scheduler's memory."""
 
-    def load(self, now: datetime) -> State: ...
+    def load(self) -> State: ...
     def ledger(
         self, *, task_id: str | None = None, trigger_id: str | None = None, since: datetime | None = None,
         until: datetime | None = None, verdict: str | None = None, limit: int = 1000,
