@@ -18,7 +18,7 @@ from typing import Any
 
 from taskcenter import events
 from taskcenter.clock import utc_now
-from taskcenter.errors import Refused, TaskCenterError
+from taskcenter.errors import TaskCenterError
 from taskcenter.models import AuditEntry, Task
 from taskcenter.ports import Changes, Store, TaskFilter
 from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, PURGED_SETTING, Plan
@@ -27,6 +27,7 @@ from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import MANAGED
 from taskcenter_adapter.purge_conditions import Conditions
 from taskcenter_adapter.purge_preview import Preview
+from taskcenter_adapter.store import need_sql
 from taskcenter_adapter.store_sql import SqlStore
 
 from . import purge as work
@@ -90,9 +91,7 @@ def plan_now(store: Store, policy: Policy, now: datetime) -> Plan:
 
 
 def database_of(store: Store) -> SqlStore:
-    if not isinstance(store, SqlStore):
-        raise Refused("the store in memory ends with its process: there is nothing to purge")
-    return store
+    return need_sql(store, "ends with its process and has nothing to purge")
 
 
 def preview(store: Store, *, days: int | None = None, now: datetime | None = None) -> tuple[Plan, Preview]:

@@ -11,6 +11,7 @@ from taskcenter.redaction import register_secret
 from taskcenter.settings import Settings
 
 from .keys import load_keys
+from .store import sql_store
 
 __all__ = ["resolve_secret"]
 
@@ -20,8 +21,8 @@ def resolve_secret(name: str, settings: Settings, store: Store) -> tuple[str, di
 
     Raises Refused when nobody knows it, SetupError when the key is the wrong one.
     """
-    own = getattr(store, "secrets", None)  # the store in memory keeps none
-    row = own.latest(name) if own is not None else None
+    own = sql_store(store)
+    row = own.secrets.latest(name) if own is not None else None
     if row is not None:
         value = load_keys(settings).decrypt(name, row.ciphertext, row.key_id)
         register_secret(value)

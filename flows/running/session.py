@@ -35,7 +35,7 @@ from taskcenter_adapter.orphans import MARK, present
 from taskcenter_adapter.recorder import Recorder
 from taskcenter_adapter.resolve_secret import resolve_secret
 from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
-from taskcenter_adapter.store import open_store
+from taskcenter_adapter.store import open_store, sql_store
 
 from .hold import Hold
 from .own_output import masked_output
@@ -224,12 +224,12 @@ def _ask_gate(store: Store, flow_run: FlowRun) -> None:
     """
     trigger = (flow_run.parameters or {}).get("trigger_id")
     origin = facts_from_tags(flow_run.tags).get("origin")
-    schedule = getattr(store, "schedule", None)
-    if trigger is None or schedule is None or flow_run.expected_start_time is None:
+    own = sql_store(store)
+    if trigger is None or own is None or flow_run.expected_start_time is None:
         return
     if origin != Origin.SCHEDULER and not (origin is None and flow_run.auto_scheduled):
         return
-    said = schedule.requests.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
+    said = own.schedule.requests.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
     if said is not None:
         raise NotNow(said)
 

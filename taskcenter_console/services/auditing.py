@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from taskcenter.audit import Head, Report
 from taskcenter.audit_export import verify_export, write_export
 from taskcenter.clock import utc_now
-from taskcenter.errors import NotFound, Problem, Refused, TaskCenterError, ValidationFailed
+from taskcenter.errors import NotFound, Problem, TaskCenterError, ValidationFailed
 from taskcenter.models import AuditRecord
 from taskcenter.ports import AuditFilter, Changes
+from taskcenter_adapter.store import need_sql
 
 from .center import Caller, Center
 
@@ -50,10 +51,7 @@ def show(center: Center, name: str) -> AuditRecord:
 
 def chain(center: Center) -> AuditChain:
     """The sequencer; the store in memory has none."""
-    found: AuditChain | None = getattr(center.store, "chain", None)
-    if found is None:
-        raise Refused("the store in memory keeps no chain: use a database")
-    return found
+    return need_sql(center.store, "keeps no chain").chain
 
 
 def verify(center: Center, expected: Mapping[int, str] | None = None) -> Report:

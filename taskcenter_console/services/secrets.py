@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 from taskcenter.clock import utc_now
-from taskcenter.errors import NotFound, Problem, Refused, ValidationFailed
+from taskcenter.errors import NotFound, Problem, ValidationFailed
 from taskcenter.redaction import register_secret
 from taskcenter.redaction.registered import LEAST_LENGTH
 from taskcenter_adapter.keys import FILE, load_keys, new_key_file, retire_keys
 from taskcenter_adapter.secrets import SecretRow, SqlSecrets
+from taskcenter_adapter.store import need_sql
 
 from .center import Caller, Center
 
@@ -23,10 +24,7 @@ _MOST = 64 * 1024
 
 
 def _rows(center: Center) -> SqlSecrets:
-    rows: SqlSecrets | None = getattr(center.store, "secrets", None)
-    if rows is None:
-        raise Refused("the store in memory keeps no secrets: use a database")
-    return rows
+    return need_sql(center.store, "keeps no secrets").secrets
 
 
 def put(center: Center, name: str, value: str, caller: Caller) -> dict[str, Any]:
