@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from benchmarks.filling import fill
 from retention.policy import Policy, plan
-from retention.purge import purge
+from retention.purge import Report, purge
 from taskcenter.clock import utc_now
 from taskcenter.models import LogLine, Run
 from taskcenter.ports import Changes
@@ -113,7 +113,8 @@ def measure(url: str, copy: str, runs: int, lines: int) -> dict[str, Any]:
     writer.stdout.readline()
     time.sleep(1)
     store = SqlStore(engine)
-    report = purge(store, lambda: made)
+    report = Report(made)
+    purge(store, report, lambda: made)
     waits = json.loads(writer.communicate("", timeout=60)[0])
     rate = (report.counts["deletedRunLogs"] + report.counts["deletedRuns"]) / report.deleting
     raw_rate = (raw["logs"] + raw["runs"]) / raw["seconds"]

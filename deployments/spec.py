@@ -12,11 +12,12 @@ from typing import Any, Final
 from taskcenter.models import Task, Trigger
 from taskcenter.scheduling.cron import cron_of
 from taskcenter.status import TaskStatus
+from taskcenter_adapter.mapping import MANAGED
 
 __all__ = ["MANAGED_TAG", "PARAMETERS", "POOL", "deployment_of", "entrypoint_of", "schedule_of"]
 
 POOL: Final = "taskcenter"
-MANAGED_TAG: Final = "taskcenter"
+MANAGED_TAG: Final = MANAGED
 
 PARAMETERS: Final[dict[str, Any]] = {
     "title": "Parameters",

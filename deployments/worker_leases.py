@@ -105,17 +105,17 @@ class WorkerLeases:
         """Renew for ever; ``lost`` is told of each run that was taken from this worker."""
         while True:
             before = set(self._taken)
-            held = await asyncio.to_thread(self._renew, facts())
+            held = await asyncio.to_thread(self._renew, before, facts())
             if held is not None:
                 for run_id in before & self._taken - held:
                     self._taken.discard(run_id)
                     lost(UUID(run_id))
             await asyncio.sleep(RENEW_SECONDS)
 
-    def _renew(self, facts: dict[str, Any]) -> set[str] | None:
+    def _renew(self, run_ids: set[str], facts: dict[str, Any]) -> set[str] | None:
         try:
             leases, now = self._leases(), utc_now()
-            held = leases.renew(self.holder, now)
+            held = leases.renew(self.holder, run_ids, now)
             leases.present(self.holder, now, {**self._machine, **facts})
         except TaskCenterError as error:
             self._logger.debug("the leases were not renewed: %s", error.message)

@@ -11,18 +11,23 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from taskcenter import events
 from taskcenter.clock import utc_now
-from taskcenter.errors import Refused, TaskCenterError
+from taskcenter.errors import TaskCenterError
 from taskcenter.models import AuditEntry, Task
 from taskcenter.ports import Changes, Store, TaskFilter
 from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, PURGED_SETTING, Plan
+from taskcenter_adapter import purge_preview
 from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.mapping import MANAGED
+from taskcenter_adapter.purge_conditions import Conditions
 from taskcenter_adapter.purge_preview import Preview
+from taskcenter_adapter.store import need_sql
 from taskcenter_adapter.store_sql import SqlStore
 
 from . import purge as work
@@ -33,13 +38,15 @@ __all__ = ["TAGS", "Entry", "database_of", "plan_now", "preview", "purge_history
 Entry = Callable[..., AuditEntry]
 """Makes an audit entry for whoever asks."""
 
-TAGS = ("taskcenter", "housekeeping")
+TAGS = (MANAGED, "housekeeping")
 """The tags of our deployments in Prefect; a test holds them against ``deployments``."""
 
 _LOG = logging.getLogger("taskcenter.retention")
 _SETTINGS = (DAYS_SETTING, POLICY_SETTING)
 _MOST_IN_PREFECT = 2_000
 """Runs that one purge deletes in Prefect, each by a call of its own; the next purge goes on."""
+_DEPLOYMENTS = 200
+"""Deployments whose runs are asked for at once."""
 _LEFT_BEHIND = "taskcenter-run-*"
 
 
@@ -109,15 +116,15 @@ def plan_now(store: Store, policy: Policy, now: datetime) -> Plan:
 
 
 def database_of(store: Store) -> SqlStore:
-    if not isinstance(store, SqlStore):
-        raise Refused("the store in memory ends with its process: there is nothing to purge")
-    return store
+    return need_sql(store, "ends with its process and has nothing to purge")
 
 
 def preview(store: Store, *, days: int | None = None, now: datetime | None = None) -> tuple[Plan, Preview]:
-    """What a purge at this moment would delete."""
+    """What a purge at this moment would delete; nothing is written."""
+    database = database_of(store)
     found = plan_now(store, with_days(read(store), days), now or utc_now())
-    return found, work.preview(database_of(store), found)
+    with database.reading() as connection:
+        return found, purge_preview.preview(connection, Conditions(found))
 
 
 def purge_history(
@@ -137,23 +144,34 @@ def purge_history(
     database = database_of(store)
 
     def planned() -> Plan:
-        return plan_now(store, with_days(read(store), days), moment)
+        made = plan_now(store, with_days(read(store), days), moment)
+        # Said before the first row goes: from here on the reconciler must not bring rows back.
+        known = store.get_setting(PURGED_SETTING)
+        if not known or datetime.fromisoformat(known) < made.latest:
+            store.set_setting(PURGED_SETTING, made.latest.isoformat())
+        return made
 
-    first = planned()
-    # Said before the first row goes: from here on the reconciler must not bring rows back.
-    known = store.get_setting(PURGED_SETTING)
-    if not known or datetime.fromisoformat(known) < first.latest:
-        store.set_setting(PURGED_SETTING, first.latest.isoformat())
-    report = work.purge(database, planned, stop=stop, pace=pace)
-    found = {**report.to_dict(), "deletedPrefectRuns": 0, "deletedFiles": 0}
-    if report.finished:
-        if gateway is not None and report.plan.prefect:
-            found["deletedPrefectRuns"] = _purge_prefect(database, gateway, report.plan, stop, found["notes"])
-        found["deletedFiles"] = _purge_files(report.plan.cutoff(report.plan.days))
-    deleted = sum(value for name, value in found.items() if name.startswith("deleted"))
-    if deleted or by_hand:
-        _record(store, entry, found, scheduler, moment)
-    return found
+    report = work.Report(planned())
+    beside = {"deletedPrefectRuns": 0, "deletedFiles": 0}
+
+    def told() -> dict[str, Any]:
+        found = {**report.to_dict(), **beside}
+        if by_hand or any(value for name, value in found.items() if name.startswith("deleted")):
+            _record(store, entry, found, scheduler, moment)
+        return found
+
+    try:
+        work.purge(database, report, planned, stop=stop, pace=pace)
+        if report.finished:
+            if gateway is not None and report.plan.prefect:
+                _purge_prefect(database, gateway, report, stop, beside)
+            beside["deletedFiles"] = _purge_files(report.plan.cutoff(report.plan.days))
+    except BaseException:  # what is gone is told all the same, also when somebody presses Ctrl-C
+        report.finished = False
+        with suppress(Exception):  # the first error is the one to hear of
+            told()
+        raise
+    return told()
 
 
 def _record(store: Store, entry: Entry, found: Mapping[str, Any], scheduler: str, triggered: datetime) -> None:
@@ -168,25 +186,27 @@ def _record(store: Store, entry: Entry, found: Mapping[str, Any], scheduler: str
     store.record(Changes(audit=(told,), events=(event,)))
 
 
-def _purge_prefect(store: SqlStore, gateway: Gateway, made: Plan, stop: Callable[[], bool], notes: list[str]) -> int:
-    """Runs of our deployments that Prefect keeps and whose rows are gone here."""
-    deleted = 0
+def _purge_prefect(
+    store: SqlStore, gateway: Gateway, report: work.Report, stop: Callable[[], bool], counts: dict[str, int]
+) -> None:
+    """Runs of our deployments that Prefect keeps and whose rows are gone here, counted as they go."""
     try:
         deployments = [str(one["id"]) for tag in TAGS for one in gateway.list_deployments(tag)]
-        while deleted < _MOST_IN_PREFECT:
-            page = list(gateway.ended_runs(made.latest, deployments)) if deployments else []
-            old = [str(run["id"]) for run in page if store.find_run(str(run["id"])) is None]
-            for run_id in old:
-                if stop():
-                    return deleted
-                gateway.delete_run(run_id)
-                deleted += 1
-            if not old:
-                return deleted
+        for at in range(0, len(deployments), _DEPLOYMENTS):
+            some, kept = deployments[at : at + _DEPLOYMENTS], 0
+            while page := [str(run["id"]) for run in gateway.ended_runs(report.plan.latest, some, kept)]:
+                known = store.schedule.requests.known_runs(page)
+                kept += len(known)
+                for run_id in page:
+                    if run_id in known:
+                        continue
+                    if stop() or counts["deletedPrefectRuns"] >= _MOST_IN_PREFECT:
+                        return
+                    gateway.delete_run(run_id)
+                    counts["deletedPrefectRuns"] += 1
     except TaskCenterError as error:
-        notes.append(f"Prefect's own runs stay for now: {error.message.splitlines()[0]}")
-        _LOG.warning("%s", notes[-1])
-    return deleted
+        report.notes.append(f"Prefect's own runs stay for now: {error.message.splitlines()[0]}")
+        _LOG.warning("%s", report.notes[-1])
 
 
 def _purge_files(cutoff: datetime) -> int:

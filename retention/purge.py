@@ -13,10 +13,10 @@ from typing import Any
 
 from taskcenter.purge_plan import Plan
 from taskcenter_adapter.history_purge import HistoryPurge, PolicyChanged, policy_stamp
-from taskcenter_adapter.purge_preview import COUNTERS, STEP_RUNS, Preview
+from taskcenter_adapter.purge_preview import COUNTERS, STEP_RUNS
 from taskcenter_adapter.store_sql import SqlStore
 
-__all__ = ["Pace", "Report", "preview", "purge"]
+__all__ = ["Pace", "Report", "purge"]
 
 
 @dataclass
@@ -59,10 +59,6 @@ class Report:
     pages_given_back: int = 0
     notes: list[str] = field(default_factory=list)
 
-    @property
-    def deleted(self) -> int:
-        return sum(self.counts.values())
-
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.counts,
@@ -74,47 +70,43 @@ class Report:
         }
 
 
-def preview(store: SqlStore, plan: Plan) -> Preview:
-    """What :func:`purge` would delete at the plan's moment; nothing is written."""
-    work = HistoryPurge(store, plan)
-    try:
-        return work.preview()
-    finally:
-        work.close()
-
-
 def purge(
     store: SqlStore,
+    report: Report,
     plan_now: Callable[[], Plan],
     *,
     stop: Callable[[], bool] = lambda: False,
     pace: Pace | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Report:
-    """Delete all that the plan names, unless ``stop`` says otherwise between two steps.
+) -> None:
+    """Delete all that the plan names, unless ``stop`` says otherwise between two steps; ``report`` tells how far.
 
     ``plan_now`` gives the plan, again whenever the policy was changed while it was carried out.
     """
     began = time.perf_counter()
-    stamp = policy_stamp(store)
-    report = Report(plan_now())
-    while True:
-        work = HistoryPurge(store, report.plan, stamp)
-        try:
-            report.finished = _delete(work, report, stop, pace or Pace(), sleep)
-            break
-        except PolicyChanged:
-            stamp = policy_stamp(store)
-            report.plan = plan_now()
-        finally:
-            work.close()
-    report.seconds = time.perf_counter() - began
-    return report
+    try:
+        while not _carried_out(store, report, plan_now, stop, pace or Pace()):
+            pass
+    finally:
+        report.seconds = time.perf_counter() - began
 
 
-def _delete(
-    work: HistoryPurge, report: Report, stop: Callable[[], bool], pace: Pace, sleep: Callable[[float], None]
+def _carried_out(
+    store: SqlStore, report: Report, plan_now: Callable[[], Plan], stop: Callable[[], bool], pace: Pace
 ) -> bool:
+    """Whether the policy was the same to the end."""
+    stamp = policy_stamp(store)
+    report.plan = plan_now()
+    work = HistoryPurge(store, report.plan, stamp)
+    try:
+        report.finished = _delete(work, report, stop, pace)
+    except PolicyChanged:
+        return False
+    finally:
+        work.close()
+    return True
+
+
+def _delete(work: HistoryPurge, report: Report, stop: Callable[[], bool], pace: Pace) -> bool:
     began = time.perf_counter()
     for kind in COUNTERS:
         size, place, first = pace.size, None, True
@@ -125,7 +117,7 @@ def _delete(
             first, place = False, step.place
             for counter, count in step.deleted.items():
                 report.counts[counter] += count
-            _note(work, report, pace, step.seconds, sleep)
+            _note(work, report, pace, step.seconds)
             size = pace.after(size, step.seconds)
     work.breathe()
     report.deleting += time.perf_counter() - began
@@ -138,14 +130,14 @@ def _delete(
             return True
         pages, seconds = given
         report.pages_given_back += pages
-        _note(work, report, pace, seconds, sleep)
+        _note(work, report, pace, seconds)
         size = pace.after(size, seconds)
     return False
 
 
-def _note(work: HistoryPurge, report: Report, pace: Pace, seconds: float, sleep: Callable[[float], None]) -> None:
+def _note(work: HistoryPurge, report: Report, pace: Pace, seconds: float) -> None:
     report.steps += 1
     report.longest = max(report.longest, seconds)
     if report.steps % pace.every == 0:
         work.breathe()
-    sleep(pace.rest)
+    time.sleep(pace.rest)

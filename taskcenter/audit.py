@@ -228,16 +228,18 @@ class Verifier:
     def _check_gaps(self) -> None:
         try:
             known = [Gap.of(data) for data in self._anchor]
+            told = set(known)
         except (KeyError, TypeError):
-            known = []
+            known, told = [], set()
         for gap in self._gaps:
-            if gap in known:
+            if gap in told:
                 self._report.purged += gap.last - gap.first + 1
             else:
                 span = f"position {gap.first}" if gap.first == gap.last else f"positions {gap.first} to {gap.last}"
                 self._find("missing", gap.first, f"{span}: {_entries(gap.last - gap.first + 1)} missing")
+        found = set(self._gaps)
         for gap in known:
-            if gap not in self._gaps:
+            if gap not in found:
                 self._find("inserted", gap.first, f"positions {gap.first} to {gap.last} were purged and are not empty")
 
 

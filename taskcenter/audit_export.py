@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 
 from .audit import FIELDS, Head, Report, Verifier
 
-__all__ = ["FORMAT", "is_export", "verify_export", "write_export"]
+__all__ = ["FORMAT", "verify_export", "write_export"]
 
 FORMAT = "taskcenter-audit"
-_BEGINNING = b'{"format":"taskcenter-audit"'
 
 
 def write_export(rows: Iterable[Mapping[str, Any]], head: Head, exported_at: str) -> Iterator[bytes]:
@@ -42,11 +41,6 @@ def _lines(first: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Itera
 
 def _line(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
-
-
-def is_export(beginning: bytes) -> bool:
-    """Whether a file that begins so is meant to be an export."""
-    return beginning.startswith(_BEGINNING[:9])
 
 
 def verify_export(file: BinaryIO, expected: Mapping[int, str] | None = None) -> Report:

@@ -74,6 +74,7 @@ class RunContext:
     slot: datetime | None = None
     dry_run: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
+    """The variables of the task, for the processes that it starts; nothing of the worker's own."""
     state: dict[str, Any] = field(default_factory=dict)
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("taskcenter.run"))
     data_dir: Path = Path(".")

@@ -21,8 +21,8 @@ EVENTS: dict[str, tuple[str, ...]] = {
     "task_run_overdue": ("runId", "taskId", "origin", "startedAt", "limitSeconds"),
     "task_history_purged": (
         "schedulerId", "retentionDays", "cutoffAt", "deletedRunLogs", "deletedRuns", "deletedAuditLogs",
-        "deletedStepRuns", "deletedLedgerRows", "deletedRunRequests", "deletedEvents", "deletedPrefectRuns",
-        "deletedFiles", "triggeredAt",
+        "deletedStepRuns", "deletedLedgerRows", "deletedRunRequests", "deletedFirings", "deletedEvents",
+        "deletedPrefectRuns", "deletedFiles", "triggeredAt",
     ),
     "task_paused_by_rule": ("taskId", "slug", "reason"),
     "task:created": ("taskId", "slug", "revision"),

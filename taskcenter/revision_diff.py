@@ -37,14 +37,15 @@ def differences(
     """Every field that differs, in a stable order; values are redacted. Order of steps, edges and tags is no change."""
     found = [
         *_compare("", redact(dict(before)), redact(dict(after))),
-        *_compare("", redact(_by_key(before_graph)), redact(_by_key(after_graph))),
+        # Redacted before steps become keys: one called refresh_token would be hidden whole by its name.
+        *_compare("", _by_key(redact(dict(before_graph or {}))), _by_key(redact(dict(after_graph or {})))),
     ]
     return sorted(found, key=lambda difference: difference.path)
 
 
-def _by_key(graph: Mapping[str, Any] | None) -> dict[str, Any]:
+def _by_key(graph: Mapping[str, Any]) -> dict[str, Any]:
     """A graph whose lists are mappings: steps by their key, edges by what they join."""
-    graph = dict(graph or {})
+    graph = dict(graph)
     steps, edges = graph.pop("steps", ()), graph.pop("edges", ())
     named = {f"steps[{step.get('stepKey')}]": step for step in steps}
     joined: dict[str, Any] = {}

@@ -24,7 +24,7 @@ from taskcenter.models import AuditEntry
 from .database import audit_deletes, speaking
 from .leases import Transactions
 from .rows import Row, audit_row, json_text
-from .tables import audit_head, task_audit_logs
+from .tables import UtcTime, audit_head, task_audit_logs
 
 __all__ = ["AuditChain", "verify_engine", "verify_sqlite_file"]
 
@@ -116,30 +116,43 @@ class AuditChain:
 
     # removing --------------------------------------------------------------------------------------
 
-    def purge(
+    def old(
         self,
-        connection: Connection,
         cutoff: datetime,
         limit: int,
-        *,
-        days: int,
-        now: datetime,
+        after: tuple[datetime, int] | None = None,
         keep: Sequence[ColumnElement[bool]] = (),
-    ) -> int:
-        """Remove up to ``limit`` sealed entries made before ``cutoff`` and leave the anchor for them; how many.
+    ) -> list[tuple[datetime, int]]:
+        """The next sealed entries made before ``cutoff``, by time and number, as :meth:`purge` may be told of them.
 
-        ``keep``: conditions that an entry must meet beside its age.
+        ``keep``: conditions that an entry must meet beside its age; ``after``: where the last look ended. What stays
+        is then passed over once, not again with every step.
         """
+        table = task_audit_logs.c
+        query = sa.select(table.created_at, table.sequence).where(
+            table.created_at < cutoff, table.hash.is_not(None), *keep
+        )
+        if after is not None:
+            moment, number = sa.literal(after[0], UtcTime()), sa.literal(after[1], table.sequence.type)
+            # The first condition alone is one that every planner finds in the index.
+            query = query.where(
+                table.created_at >= moment, sa.tuple_(table.created_at, table.sequence) > sa.tuple_(moment, number)
+            )
+        with self._store.reading() as connection:
+            found = connection.execute(query.order_by(table.created_at, table.sequence).limit(limit))
+            return [(at, sequence) for at, sequence in found]
+
+    def purge(
+        self, connection: Connection, sequences: Sequence[int], cutoff: datetime, *, days: int, now: datetime
+    ) -> int:
+        """Remove these entries and leave the anchor for them; how many were still there."""
         table = task_audit_logs.c
         # Entries keep the order of their numbers: those that wait get their places before the anchor gets its own.
         while self._seal(connection, BATCH):
             pass
         head, anchor = self._take_head(connection)
-        old = (
-            sa.select(table.sequence, table.position, table.prev_hash, table.hash)
-            .where(table.created_at < cutoff, table.hash.is_not(None), *keep)
-            .order_by(table.created_at)
-            .limit(limit)
+        old = sa.select(table.sequence, table.position, table.prev_hash, table.hash).where(
+            table.sequence.in_(sequences), table.hash.is_not(None)
         )
         removed = [dict(row) for row in connection.execute(old).mappings()]
         if not removed:

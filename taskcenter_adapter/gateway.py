@@ -273,16 +273,19 @@ class Gateway:
                         seen.add(row["id"])
                         yield row
 
-    def ended_runs(self, before: datetime, deployment_ids: Sequence[str], limit: int = _PAGE) -> Iterator[Json]:
-        """Runs of these deployments that ended before then, the oldest first."""
-        for at in range(0, len(deployment_ids), _PAGE):
-            which: Json = {
-                "end_time": {"before_": before.isoformat()},
-                "state": {"type": {"any_": ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]}},
-                "deployment_id": {"any_": list(deployment_ids[at : at + _PAGE])},
-            }
-            body = {"flow_runs": which, "sort": "START_TIME_ASC", "limit": limit}
-            yield from self._call("POST", "/flow_runs/filter", body)
+    def ended_runs(self, before: datetime, deployment_ids: Sequence[str], offset: int = 0) -> list[Json]:
+        """A page of the runs of these deployments that ended before then, the oldest first; empty after the last.
+
+        ``offset``: how many of them are known to stay.
+        """
+        which: Json = {
+            "end_time": {"before_": before.isoformat()},
+            "state": {"type": {"any_": ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]}},
+            "deployment_id": {"any_": list(deployment_ids)},
+        }
+        body = {"flow_runs": which, "sort": "START_TIME_ASC", "limit": _PAGE, "offset": offset}
+        found: list[Json] = self._call("POST", "/flow_runs/filter", body)
+        return found
 
     def task_runs(self, flow_run_id: str) -> list[Json]:
         which = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "ID_DESC"}
@@ -319,16 +322,6 @@ class Gateway:
             return "CANCELLING"
         run = self.find_run(run_id)
         return str(run["state_type"]) if run is not None else "CANCELLED"
-
-    # blocks ------------------------------------------------------------------------------------------
-
-    def block_names(self, block_type: str) -> list[str]:
-        """Names of the saved blocks of a type; none when the type is not registered."""
-        try:
-            found = self._call("GET", f"/block_types/slug/{block_type}/block_documents")
-        except NotFound:
-            return []
-        return sorted(str(document["name"]) for document in found)
 
 
 def _new_run(

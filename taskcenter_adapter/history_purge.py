@@ -1,4 +1,4 @@
-"""Deleting history in the database: what a plan says, counted or taken away a little at a time. (spec 6.5)
+"""Deleting history in the database: what a plan says, taken away a little at a time. (spec 6.5)
 
 One set of conditions serves the preview and the purge. A step looks at the next rows by age from outside a
 transaction and deletes among them in a short one; whoever calls decides how many and how often. It may be broken
@@ -22,7 +22,7 @@ from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, Plan
 
 from .database import make_engine, speaking
 from .purge_conditions import Conditions
-from .purge_preview import COUNTERS, STEP_RUNS, Preview, preview
+from .purge_preview import COUNTERS, STEP_RUNS
 from .schedule_tables import run_cancels, run_requests, slot_ledger, trigger_firings
 from .store_sql import SqlStore
 from .tables import (
@@ -53,47 +53,43 @@ class Step:
 
     deleted: Mapping[str, int]
     seconds: float
-    place: datetime | None
+    place: Any
 
 
 class HistoryPurge:
     """A purge's own way into the database of ``store``; close it when done."""
 
-    def __init__(self, store: SqlStore, plan: Plan, stamp: Any = None) -> None:
+    def __init__(self, store: SqlStore, plan: Plan, stamp: Any) -> None:
         self.plan = plan
         self._rules = Conditions(plan)
         self._postgres = store.engine.dialect.name == "postgresql"
         self._store = SqlStore(make_engine(store.engine.url))
         if not self._postgres:
             event.listen(self._store.engine, "connect", _prepare)
-        self._stamp = policy_stamp(self._store) if stamp is None else stamp
+        self._stamp = stamp
 
     def close(self) -> None:
         self._store.close()
 
-    # counting --------------------------------------------------------------------------------------
-
-    def preview(self) -> Preview:
-        """What :meth:`step` deletes when it is repeated to the end."""
-        with self._store.reading() as connection:
-            return preview(connection, self._rules)
-
     # deleting --------------------------------------------------------------------------------------
 
-    def step(self, kind: str, place: datetime | None, size: int) -> Step:
-        """Delete among the next ``size`` rows of a kind, from ``place`` in time on."""
+    def step(self, kind: str, place: Any, size: int) -> Step:
+        """Delete among the next ``size`` rows of a kind, from ``place`` on, which the step before has given."""
         match kind:
             case "logs":
                 return self._by_age(task_run_logs, task_run_logs.c.time, self._rules.log_goes(), place, size, kind)
             case "runs":
                 return self._runs(place, size)
             case "audit":
-                return self._audit(size)
+                return self._audit(place, size)
             case "ledger":
                 row = slot_ledger.c.decided_at
                 return self._by_age(slot_ledger, row, self._rules.ledger_goes(), place, size, kind)
             case "requests":
                 return self._requests(size)
+            case "firings":
+                at = trigger_firings.c.at
+                return self._by_age(trigger_firings, at, self._rules.firing_goes(), place, size, kind)
             case "events":
                 moment = outbox_events.c.created_at
                 return self._by_age(outbox_events, moment, self._rules.event_goes(), place, size, kind)
@@ -123,6 +119,7 @@ class HistoryPurge:
         latest = {
             "logs": self.plan.latest,
             "ledger": self.plan.cutoff(self.plan.ledger_days),
+            "firings": self.plan.cutoff(self.plan.ledger_days),
             "events": self.plan.cutoff(self.plan.event_days),
         }[kind]
         window, end, crowded = self._window(moment, place, size, latest)
@@ -152,37 +149,32 @@ class HistoryPurge:
             gone = list(connection.execute(ids).scalars())
             if not gone:
                 return 0, 0
-            steps = 0
-            for table, key in ((composite_step_runs, "run_id"), (run_cancels, "run_id")):
-                found = connection.execute(sa.delete(table).where(table.c[key].in_(gone))).rowcount
-                steps += found if table is composite_step_runs else 0
-            return connection.execute(sa.delete(task_runs).where(run.id.in_(gone))).rowcount, steps
+            steps = connection.execute(sa.delete(composite_step_runs).where(composite_step_runs.c.run_id.in_(gone)))
+            connection.execute(sa.delete(run_cancels).where(run_cancels.c.run_id.in_(gone)))
+            return connection.execute(sa.delete(task_runs).where(run.id.in_(gone))).rowcount, steps.rowcount
 
         (deleted, steps), seconds = self._write(work)
         again = crowded and deleted >= size
         return Step({COUNTERS["runs"]: deleted, STEP_RUNS: steps}, seconds, place if again else end)
 
-    def _audit(self, size: int) -> Step:
+    def _audit(self, place: tuple[datetime, int] | None, size: int) -> Step:
         chain, plan = self._store.chain, self.plan
         chain.seal_all()
-        held = self._rules.not_held(task_audit_logs.c)
+        cutoff = plan.cutoff(plan.audit_days)
+        found = chain.old(cutoff, size, place, self._rules.not_held(task_audit_logs.c))
+        if not found:
+            return Step({}, 0.0, None)
+        numbers = [number for _, number in found]
         deleted, seconds = self._write(
-            lambda connection: chain.purge(
-                connection, plan.cutoff(plan.audit_days), size, days=plan.audit_days, now=plan.now, keep=held
-            )
+            lambda connection: chain.purge(connection, numbers, cutoff, days=plan.audit_days, now=plan.now)
         )
-        return Step({COUNTERS["audit"]: deleted}, seconds, plan.now if deleted >= size else None)
+        return Step({COUNTERS["audit"]: deleted}, seconds, found[-1])
 
     def _requests(self, size: int) -> Step:
-        used = sa.and_(trigger_firings.c.consumed.is_(True),
-                       trigger_firings.c.at < self.plan.cutoff(self.plan.ledger_days))  # fmt: skip
         where = self._some(run_requests, [self._rules.request_goes()], size)
-
-        def work(connection: Connection) -> int:
-            connection.execute(sa.delete(trigger_firings).where(self._some(trigger_firings, [used], size)))
-            return connection.execute(sa.delete(run_requests).where(where)).rowcount
-
-        deleted, seconds = self._write(work)
+        deleted, seconds = self._write(
+            lambda connection: connection.execute(sa.delete(run_requests).where(where)).rowcount
+        )
         return Step({COUNTERS["requests"]: deleted}, seconds, self.plan.now if deleted >= size else None)
 
     def _write(self, work: Callable[[Connection], T]) -> tuple[T, float]:

@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 
 from taskcenter.errors import SetupError
+from taskcenter.redaction import register_secret
 from taskcenter.settings import Settings
 
 __all__ = ["FILE", "Keys", "load_keys", "new_key_file", "retire_keys"]
@@ -36,8 +38,11 @@ class Keys:
         for key in keys:
             try:
                 self._by_id[_id(key)] = Fernet(key.encode())
+                register_secret(key)
             except ValueError:
                 raise SetupError(f"{where} holds a line that is no key: 32 bytes as URL-safe base64 are one") from None
+        if not self._by_id:
+            raise SetupError(f"{where} holds no key: 32 bytes as URL-safe base64 are one")
         self.current = next(iter(self._by_id))
 
     def encrypt(self, name: str, value: str) -> str:
@@ -96,17 +101,20 @@ def retire_keys(file: Path, used: Collection[str]) -> Keys:
 
 def _write(file: Path, text: str, *, fresh: bool) -> Keys:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.{os.getpid()}.new")
-    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    if fresh:
-        with contextlib.suppress(FileExistsError):  # two first secrets at once: the key that came first stays
-            os.link(beside, file)
-        beside.unlink()
-    else:
-        beside.replace(file)
+    number, name = tempfile.mkstemp(prefix=f"{file.name}.", suffix=".new", dir=file.parent)  # 0600 from the start
+    beside = Path(name)
+    try:
+        with open(number, "w", encoding="ascii") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        if fresh:
+            with contextlib.suppress(FileExistsError):  # two first secrets at once: the key that came first stays
+                os.link(beside, file)
+        else:
+            beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
     return Keys(file.read_text("ascii").split(), str(file))
 
 

@@ -102,13 +102,7 @@ class Lead:
         self._store = store
 
     def take(
-        self,
-        holder: str,
-        now: datetime,
-        ttl: timedelta,
-        *,
-        name: str = SCHEDULER,
-        facts: Mapping[str, Any] | None = None,
+        self, holder: str, now: datetime, ttl: timedelta, *, facts: Mapping[str, Any] | None = None
     ) -> Lease | None:
         """The lease, when it is free, run out or the holder's own; None while somebody else has it.
 
@@ -116,21 +110,21 @@ class Lead:
         """
 
         def work(connection: Connection) -> Lease | None:
-            query = sa.select(leases).where(leases.c.name == name).with_for_update()
+            query = sa.select(leases).where(leases.c.name == SCHEDULER).with_for_update()
             row = connection.execute(query).mappings().first()
             until = now + ttl
             values = {"holder": holder, "until": until, "facts": dict(facts) if facts else None}
             if row is None:
-                connection.execute(sa.insert(leases), {"name": name, "epoch": 1, **values})
-                return Lease(name, holder, 1, until)
+                connection.execute(sa.insert(leases), {"name": SCHEDULER, "epoch": 1, **values})
+                return Lease(SCHEDULER, holder, 1, until)
             # A clock that was set back must not keep a dead holder in office for long.
             held = row["until"] > now and row["until"] - now <= 4 * ttl
             held = held and not _of_row(dict(row)).dead
             if row["holder"] != holder and held:
                 return None
             epoch = row["epoch"] if row["holder"] == holder else row["epoch"] + 1
-            connection.execute(sa.update(leases).where(leases.c.name == name), {"epoch": epoch, **values})
-            return Lease(name, holder, epoch, until)
+            connection.execute(sa.update(leases).where(leases.c.name == SCHEDULER), {"epoch": epoch, **values})
+            return Lease(SCHEDULER, holder, epoch, until)
 
         return self._store.transaction(work, races=True)
 
@@ -139,9 +133,9 @@ class Lead:
         mine = (leases.c.name == lease.name) & (leases.c.holder == lease.holder) & (leases.c.epoch == lease.epoch)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
 
-    def find(self, name: str = SCHEDULER) -> Lease | None:
+    def find(self) -> Lease | None:
         with self._store.reading() as connection:
-            row = connection.execute(sa.select(leases).where(leases.c.name == name)).mappings().first()
+            row = connection.execute(sa.select(leases).where(leases.c.name == SCHEDULER)).mappings().first()
         return _of_row(dict(row)) if row else None
 
     def fence(self, connection: Connection, lease: Lease | None) -> None:

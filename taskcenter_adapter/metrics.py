@@ -9,7 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .schedule_read import SCHEDULER
+from taskcenter.status import TERMINAL_RUN, RunStatus
+
+from .schedule_read import OPEN, SCHEDULER
 from .schedule_tables import leases, run_requests
 from .store_sql import SqlStore
 from .tables import task_audit_logs, task_runs
@@ -17,6 +19,7 @@ from .tables import task_audit_logs, task_runs
 __all__ = ["Numbers", "numbers"]
 
 _DAY = timedelta(days=1)
+_ENDED = tuple(status.value for status in RunStatus if status in TERMINAL_RUN)
 _REPAIRS = ("run_found_in_prefect", "run_reconciled")
 
 
@@ -44,12 +47,10 @@ class Numbers:
 def numbers(store: SqlStore, now: datetime) -> Numbers:
     with store.reading() as connection:
         run, asked, entry = task_runs.c, run_requests.c, task_audit_logs.c
-        open_runs = dict.fromkeys(("queued", "running"), 0) | _by_status(
-            connection, run.status.in_(("queued", "running"))
-        )
+        open_runs = dict.fromkeys(OPEN, 0) | _by_status(connection, run.status.in_(OPEN))
         waiting = sa.and_(run.status == "queued", sa.or_(run.slot.is_(None), run.slot <= now))
         due_runs = connection.execute(sa.select(sa.func.count()).select_from(task_runs).where(waiting)).scalar()
-        ended = dict.fromkeys(("success", "failed", "cancelled"), 0)
+        ended = dict.fromkeys(_ENDED, 0)
         ended |= _by_status(connection, run.finished_at >= now - _DAY)
         due = sa.and_(asked.status == "wanted", asked.due <= now)
         wanted, oldest = connection.execute(sa.select(sa.func.count(), sa.func.min(asked.due)).where(due)).one()
@@ -69,7 +70,7 @@ def numbers(store: SqlStore, now: datetime) -> Numbers:
     return Numbers(
         open_runs=open_runs,
         due_runs=int(due_runs or 0),
-        ended_runs={name: count for name, count in ended.items() if name in ("success", "failed", "cancelled")},
+        ended_runs={name: count for name, count in ended.items() if name in _ENDED},
         wanted=int(wanted),
         lateness=max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0,
         scheduler_lag=(now - datetime.fromisoformat(ticked)).total_seconds() if ticked else None,

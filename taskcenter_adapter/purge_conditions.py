@@ -11,7 +11,9 @@ from taskcenter.purge_plan import Plan
 from taskcenter.scheduling.timetable import FINITE
 from taskcenter.status import TERMINAL_RUN
 
-from .schedule_tables import run_requests, slot_ledger
+from .schedule_read import OPEN
+from .schedule_tables import run_requests, slot_ledger, trigger_firings
+from .statements import one_of
 from .tables import UtcTime, outbox_events, task_audit_logs, task_run_logs, task_runs, task_triggers
 
 __all__ = ["Conditions"]
@@ -39,7 +41,7 @@ class Conditions:
             cutoff = sa.case(*ages, else_=base) if ages else base
             if group.task_ids is None:
                 return moment < (sa.case(*cases, else_=cutoff) if cases else cutoff)
-            cases.append((run.task_id.in_(sorted(group.task_ids)), cutoff))
+            cases.append((one_of(run.task_id, group.task_ids), cutoff))
         raise AssertionError("the last group is for every other task")
 
     def _not_kept(self, run: Any) -> list[ColumnElement[bool]]:
@@ -47,9 +49,9 @@ class Conditions:
         plan = self.plan
         found: list[ColumnElement[bool]] = []
         if plan.held_tasks:
-            found.append(sa.func.coalesce(run.task_id, "").not_in(sorted(plan.held_tasks)))
+            found.append(~one_of(sa.func.coalesce(run.task_id, ""), plan.held_tasks))
         if plan.held_runs:
-            found.append(run.id.not_in(sorted(plan.held_runs)))
+            found.append(~one_of(run.id, plan.held_runs))
         for group in plan.groups:
             if not group.keep_last:
                 continue
@@ -68,11 +70,11 @@ class Conditions:
 
     def _member(self, task_ids: frozenset[str] | None, run: Any) -> ColumnElement[bool]:
         if task_ids is not None:
-            return sa.func.coalesce(run.task_id, "").in_(sorted(task_ids))
-        others = sorted(set[str]().union(*(group.task_ids or () for group in self.plan.groups)))
+            return one_of(sa.func.coalesce(run.task_id, ""), task_ids)
+        others = set[str]().union(*(group.task_ids or () for group in self.plan.groups))
         # The runs of no task at all have no last ones to keep.
         known: ColumnElement[bool] = run.task_id.is_not(None)
-        return sa.and_(known, run.task_id.not_in(others)) if others else known
+        return sa.and_(known, ~one_of(run.task_id, others)) if others else known
 
     def log_goes(self) -> ColumnElement[bool]:
         line = task_run_logs.c
@@ -106,9 +108,9 @@ class Conditions:
     def not_held(self, row: Any) -> list[ColumnElement[bool]]:
         found: list[ColumnElement[bool]] = []
         if self.plan.held_tasks:
-            found.append(sa.func.coalesce(row.task_id, "").not_in(sorted(self.plan.held_tasks)))
+            found.append(~one_of(sa.func.coalesce(row.task_id, ""), self.plan.held_tasks))
         if self.plan.held_runs:
-            found.append(sa.func.coalesce(row.run_id, "").not_in(sorted(self.plan.held_runs)))
+            found.append(~one_of(sa.func.coalesce(row.run_id, ""), self.plan.held_runs))
         return found
 
     def ledger_goes(self) -> ColumnElement[bool]:
@@ -128,12 +130,16 @@ class Conditions:
         cutoff = self.plan.cutoff(self.plan.ledger_days)
         over = row.status.in_(("made", "withdrawn"))
         lists = sa.select(task_triggers.c.id).where(task_triggers.c.type.in_(sorted(FINITE)))
-        open_runs = sa.select(task_runs.c.id).where(task_runs.c.status.in_(("queued", "running")))
+        open_runs = sa.select(task_runs.c.id).where(task_runs.c.status.in_(OPEN))
         return sa.and_(
             over, row.due < cutoff, row.created_at < cutoff,
             sa.func.coalesce(row.trigger_id, "").not_in(lists),
             sa.func.coalesce(row.run_id, "").not_in(open_runs), *self.not_held(row),
         )  # fmt: skip
+
+    def firing_goes(self) -> ColumnElement[bool]:
+        row = trigger_firings.c
+        return sa.and_(row.consumed.is_(True), row.at < self.plan.cutoff(self.plan.ledger_days))
 
     def event_goes(self) -> ColumnElement[bool]:
         return outbox_events.c.created_at < self.plan.cutoff(self.plan.event_days)

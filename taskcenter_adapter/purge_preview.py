@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Table
 
 from .purge_conditions import Conditions
-from .schedule_tables import run_requests, slot_ledger
+from .schedule_tables import run_requests, slot_ledger, trigger_firings
 from .tables import composite_step_runs, outbox_events, task_audit_logs, task_run_logs, task_runs
 
 __all__ = ["COUNTERS", "STEP_RUNS", "Preview", "preview"]
@@ -22,12 +22,22 @@ COUNTERS = {
     "audit": "deletedAuditLogs",
     "ledger": "deletedLedgerRows",
     "requests": "deletedRunRequests",
+    "firings": "deletedFirings",
     "events": "deletedEvents",
 }
 """Kind of row → its counter, in the order of the purge: first the seed's three."""
 STEP_RUNS = "deletedStepRuns"
 
-_ROW_BYTES = {"logs": 220, "runs": 1_400, "steps": 400, "audit": 900, "ledger": 350, "requests": 600, "events": 450}
+_ROW_BYTES = {
+    "logs": 220,
+    "runs": 1_400,
+    "steps": 400,
+    "audit": 900,
+    "ledger": 350,
+    "requests": 600,
+    "firings": 200,
+    "events": 450,
+}
 """What a row takes beside its long texts, with its share of the indexes; measured on filled tables."""
 
 
@@ -59,6 +69,7 @@ def preview(connection: Connection, rules: Conditions) -> Preview:
         "audit": count(task_audit_logs, rules.audit_goes()),
         "ledger": count(slot_ledger, rules.ledger_goes()),
         "requests": count(run_requests, rules.request_goes()),
+        "firings": count(trigger_firings, rules.firing_goes()),
         "events": count(outbox_events, rules.event_goes()),
         "steps": count(composite_step_runs, composite_step_runs.c.run_id.in_(ids)),
     }

@@ -21,11 +21,10 @@ from taskcenter.status import TERMINAL_RUN, TERMINAL_STEP, Origin, RunPhase, Run
 
 from .closing import closed_steps
 from .gateway import Gateway
-from .mapping import SKIPPED, facts_from_tags, map_run, map_step
+from .mapping import MANAGED, SKIPPED, facts_from_tags, map_run, map_step
 
 __all__ = ["Difference", "Report", "check", "reconcile", "reconcile_run"]
 
-_TAG: Final = "taskcenter"
 _SETTLE: Final = timedelta(seconds=15)
 """A row and Prefect may differ for a moment while a run starts or ends."""
 _CHECKPOINT: Final = "reconcile_checkpoint"
@@ -93,9 +92,10 @@ def _since(store: Store, now: datetime) -> datetime:
 
 
 def _compare(store: Store, gateway: Gateway, now: datetime, since: datetime, report: Report, *, repair: bool) -> None:
-    deployments = {d["id"]: d for d in gateway.deployments_with_flow(_TAG)}
+    deployments = {d["id"]: d for d in gateway.deployments_with_flow(MANAGED)}
     theirs = {row["id"]: row for row in gateway.runs_since(since, list(deployments))}
     ours = {run.id: run for run in _our_runs(store, None if not repair else since)}
+    purged = store.get_setting(PURGED_SETTING)
     missing = [run_id for run_id in ours if run_id not in theirs]
     theirs.update(gateway.runs_by_id(missing))
     for run_id, row in theirs.items():
@@ -103,6 +103,8 @@ def _compare(store: Store, gateway: Gateway, now: datetime, since: datetime, rep
             continue
         report.runs += 1
         run = ours.get(run_id) or store.find_run(run_id)
+        if run is None and _was_purged(row, purged, now):
+            continue  # retention took its row; Prefect's own goes with one of the next purges
         if run is None:
             _missing_row(store, row, deployments, now, report, repair)
         else:
@@ -132,6 +134,13 @@ def _time(value: Any, default: datetime) -> datetime:
     return datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else default
 
 
+def _was_purged(row: Mapping[str, Any], before: str | None, now: datetime) -> bool:
+    """Whether the run ended before the time from which on retention leaves rows."""
+    if not before or not row.get("end_time"):
+        return False
+    return _time(row["end_time"], now) < datetime.fromisoformat(before)
+
+
 def _missing_row(
     store: Store,
     row: Mapping[str, Any],
@@ -151,9 +160,8 @@ def _missing_row(
     deployment = deployments.get(row.get("deployment_id") or "")
     if deployment is None:
         return
-    purged = store.get_setting(PURGED_SETTING)
-    if purged and row.get("end_time") and _time(row["end_time"], now) < datetime.fromisoformat(purged):
-        return  # retention took its row; Prefect's own goes with one of the next purges
+    if _was_purged(row, store.get_setting(PURGED_SETTING), now):
+        return  # by a purge that has begun since
     task = store.find_task(str((row.get("parameters") or {}).get("task") or deployment["name"]))
     facts = facts_from_tags(row.get("tags") or ())
     origin = facts.get("origin") or ("scheduler" if row.get("auto_scheduled") else "prefect")

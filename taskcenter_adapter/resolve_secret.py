@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from taskcenter.errors import Refused
@@ -10,6 +11,7 @@ from taskcenter.redaction import register_secret
 from taskcenter.settings import Settings
 
 from .keys import load_keys
+from .store import sql_store
 
 __all__ = ["resolve_secret"]
 
@@ -19,8 +21,8 @@ def resolve_secret(name: str, settings: Settings, store: Store) -> tuple[str, di
 
     Raises Refused when nobody knows it, SetupError when the key is the wrong one.
     """
-    own = getattr(store, "secrets", None)  # the store in memory keeps none
-    row = own.latest(name) if own is not None else None
+    own = sql_store(store)
+    row = own.secrets.latest(name) if own is not None else None
     if row is not None:
         value = load_keys(settings).decrypt(name, row.ciphertext, row.key_id)
         register_secret(value)
@@ -40,4 +42,6 @@ def _from_prefect(name: str) -> str:
             f"there is no secret {name!r}: make it with: taskcenter secret set {name} (or as a Prefect Secret block)",
             name=name,
         ) from None
-    return str(block.get())
+    # Not block.get(): that reads a text that looks like JSON as JSON ("1e3" becomes 1000.0).
+    raw = block.value.get_secret_value()
+    return raw if isinstance(raw, str) else json.dumps(raw)

@@ -24,8 +24,8 @@ from taskcenter.status import RunPhase, RunStatus
 
 from .mapping import MANAGED, priority_of
 from .run_leases import LEASE, PLACE, RUN
-from .schedule_read import chunks
 from .schedule_tables import leases
+from .statements import chunks
 from .store_sql import SqlStore
 from .tables import task_runs
 from .task_needs import stored_limits, task_states
@@ -80,7 +80,7 @@ class RunGate:
         def work(connection: Connection) -> Admission:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
-            view = _View(connection, asked, now)
+            view = _Decision(connection, asked, now)
             found = view.decide(places)
             view.claim(found.start, holder, kind, facts)
             _say(connection, found.waits, told or {})
@@ -91,24 +91,15 @@ class RunGate:
     def look(self, asked: Sequence[Asked], now: datetime, *, places: int | None = None) -> Admission:
         """The same decision, and nothing is written."""
         with self._store.reading() as connection:
-            return _View(connection, asked, now).decide(places)
-
-    def keep(self, run_id: str, holder: str, now: datetime) -> None:
-        """A run under another worker still has its place."""
-        mine = (leases.c.name == PLACE + run_id) & (leases.c.holder == holder)
-        self._store.transaction(lambda c: c.execute(sa.update(leases).where(mine), {"until": now + LEASE}))
-
-    def leave(self, run_id: str, holder: str) -> None:
-        """It needs it no more."""
-        mine = (leases.c.name == PLACE + run_id) & (leases.c.holder == holder)
-        self._store.transaction(lambda c: c.execute(sa.delete(leases).where(mine)))
+            return _Decision(connection, asked, now).decide(places)
 
 
-class _View:
+class _Decision:
     """What one decision is made from."""
 
     def __init__(self, connection: Connection, asked: Sequence[Asked], now: datetime) -> None:
         self._connection, self._now = connection, now
+        self._limits = stored_limits(connection)
         wanted = {item.run.id for item in asked}
         self._epochs: dict[str, int] = {}
         taken: dict[str, Mapping[str, Any]] = {}
@@ -122,7 +113,7 @@ class _View:
         self._waiting = [item for item in asked if item.run.id not in taken]
         slugs = {item.slug for item in self._waiting if item.slug}
         ids = {str(facts["task"]) for facts in taken.values() if facts.get("task")}
-        self._tasks = task_states(connection, ids, slugs)
+        self._tasks = task_states(connection, ids, slugs, connections=bool(self._limits.connections))
         by_slug = {state.slug: state for state in self._tasks.values()}
         self._runs = [_taken(run_id, facts, now) for run_id, facts in taken.items()]
         self._queue = [
@@ -133,7 +124,7 @@ class _View:
 
     def decide(self, places: int | None) -> Admission:
         """``places`` beside those that are taken, as far as the whole pool has so many."""
-        limits = stored_limits(self._connection)
+        limits = self._limits
         if places is not None:
             own = self._taken + max(0, places)
             limits = replace(limits, pool=min(limits.pool, own) if limits.pool else own)

@@ -1,13 +1,13 @@
 """Who works on which run: claims that a worker renews, in the table ``leases``. (spec 5.3)
 
-A worker takes the lease of a run when it takes the run, renews all of its leases in one statement, and gives each up
+A worker takes the lease of a run when it takes the run, renews all that it has in one statement, and gives each up
 when its run is over. A lease that has run out is a run whose worker nobody has heard of: whoever removes that lease,
 and only one can, may close the run. A worker keeps a lease of its own too, with what it says of itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from .leases import LEFT, Lease
 from .orphans import process_started
 from .schedule_tables import leases
+from .statements import one_of
 from .store_sql import SqlStore
 
 __all__ = ["LEASE", "PLACE", "RENEW_SECONDS", "RUN", "RunLeases"]
@@ -64,21 +65,24 @@ class RunLeases:
 
         self._store.transaction(work)
 
-    def renew(self, holder: str, now: datetime) -> set[str]:
-        """Hold all of a worker's runs for longer; gives the ids of those that are still its own."""
-        mine = (leases.c.holder == holder) & leases.c.name.startswith(RUN)
+    def renew(self, holder: str, run_ids: Collection[str], now: datetime, kind: str = RUN) -> set[str]:
+        """Hold these runs (or places of runs) for longer; gives the ids of those that are still the holder's own.
+
+        A claim that the worker does not know of, because the answer to it was lost, runs out.
+        """
+        mine = (leases.c.holder == holder) & one_of(leases.c.name, [kind + run_id for run_id in run_ids])
 
         def work(connection: sa.Connection) -> set[str]:
             connection.execute(sa.update(leases).where(mine), {"until": now + LEASE})
             return {
-                name.removeprefix(RUN) for name in connection.execute(sa.select(leases.c.name).where(mine)).scalars()
+                name.removeprefix(kind) for name in connection.execute(sa.select(leases.c.name).where(mine)).scalars()
             }
 
         return self._store.transaction(work)
 
-    def give_up(self, run_id: str, holder: str) -> None:
+    def give_up(self, run_id: str, holder: str, kind: str = RUN) -> None:
         """The run is over, or somebody else's."""
-        mine = (leases.c.name == RUN + run_id) & (leases.c.holder == holder)
+        mine = (leases.c.name == kind + run_id) & (leases.c.holder == holder)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(mine)))
 
     def leave(self, run_id: str, holder: str, now: datetime) -> None:
@@ -115,7 +119,7 @@ class RunLeases:
     def workers(self) -> list[Lease]:
         return self._all(_WORKER)
 
-    def forget_workers(self, before: datetime) -> None:
+    def forget_silent(self, before: datetime) -> None:
         """Workers, and places of runs, that nobody has heard of since then."""
         old = sa.or_(*map(leases.c.name.startswith, (_WORKER, PLACE))) & (leases.c.until < before)
         self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(old)))

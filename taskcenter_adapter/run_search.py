@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, event
 from .folding import folded
 from .tables import task_runs
 
-__all__ = ["POSTGRESQL_SEARCH", "SEARCH_INDEXES", "SEARCH_TABLES", "SQLITE_SEARCH", "search"]
+__all__ = ["SEARCH_INDEXES", "SEARCH_TABLES", "search"]
 
 SEARCH_TABLES = frozenset(
     f"task_runs_search{part}" for part in ("", "_data", "_idx", "_docsize", "_config", "_content")
@@ -29,7 +29,7 @@ _NEW = "INSERT INTO task_runs_search (rowid, names) VALUES (new.rowid, {});"
 _OLD_NAMES, _NEW_NAMES = "old.task_slug || ' ' || old.name", "new.task_slug || ' ' || new.name"
 _DELETE, _INSERT = _GONE.format(_OLD_NAMES), _NEW.format(_NEW_NAMES)
 
-SQLITE_SEARCH = (
+_SQLITE = (
     # SQLite knows no columns that an index only carries: the names stand in the key.
     "CREATE INDEX ix_task_runs_created_at ON task_runs (created_at, id, task_slug, name)",
     "CREATE VIEW task_runs_names AS SELECT rowid AS run, task_slug || ' ' || name AS names FROM task_runs",
@@ -40,7 +40,7 @@ SQLITE_SEARCH = (
     f"""CREATE TRIGGER task_runs_search_update AFTER UPDATE OF task_slug, name ON task_runs
     WHEN old.task_slug IS NOT new.task_slug OR old.name IS NOT new.name BEGIN {_DELETE} {_INSERT} END""",
 )
-POSTGRESQL_SEARCH = (
+_POSTGRESQL = (
     "CREATE INDEX ix_task_runs_created_at ON task_runs (created_at, id) INCLUDE (task_slug, name)",
     "CREATE EXTENSION IF NOT EXISTS pg_trgm",
     "CREATE INDEX ix_task_runs_search ON task_runs USING gin"
@@ -51,7 +51,7 @@ POSTGRESQL_SEARCH = (
 @event.listens_for(task_runs, "after_create")
 def _create(_table: Any, connection: Connection, **_: Any) -> None:
     """Where tables are made without migrations, in tests."""
-    for statement in POSTGRESQL_SEARCH if connection.dialect.name == "postgresql" else SQLITE_SEARCH:
+    for statement in _POSTGRESQL if connection.dialect.name == "postgresql" else _SQLITE:
         connection.exec_driver_sql(statement)
 
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from taskcenter.models import AuditEntry, MisfirePolicy, OutboxEvent, Trigger
 from taskcenter.scheduling.ahead import plan_ahead
@@ -24,9 +23,9 @@ from taskcenter.scheduling.state import Firing, Hold, Horizon, Standing, State, 
 from taskcenter.scheduling.timetable import next_run, start_of
 
 from .leases import Lead, Lease, Transactions
-from .rows import audit_row, event_row
+from .rows import event_row
 from .schedule_calendars import CalendarBook
-from .schedule_read import SCHEDULER, Part, Reader, chunks, trigger_of
+from .schedule_read import SCHEDULER, Part, Reader, trigger_of
 from .schedule_requests import Requests
 from .schedule_rows import occurrence_of, standing_of_row
 from .schedule_tables import (
@@ -35,7 +34,8 @@ from .schedule_tables import (
     trigger_states,
 )
 from .schedule_write import Stale, Writer
-from .tables import outbox_events, task_audit_logs, task_triggers
+from .statements import add_audit, chunks, insert_into
+from .tables import outbox_events, task_triggers
 from .task_needs import stored_limits, task_states
 
 __all__ = ["DEFAULT_HORIZON", "Schedule", "Stale"]
@@ -54,11 +54,10 @@ class Schedule:
         self.lead = Lead(store)
         self.requests = Requests(store)
         self.calendars = CalendarBook(store)
-        self._insert: Any = postgresql.insert if store.engine.dialect.name == "postgresql" else sqlite.insert
 
     # reading ---------------------------------------------------------------------------------------
 
-    def load(self, now: datetime, trigger_ids: Collection[str] | None = None) -> State:
+    def load(self, trigger_ids: Collection[str] | None = None) -> State:
         """The state of the fleet, or of these triggers, with all their runs made ahead."""
         with self._store.reading() as connection:
             reader = Reader(connection)
@@ -210,7 +209,7 @@ class Schedule:
             for row in rows
         ]  # fmt: skip
         if values:
-            insert = self._insert(trigger_states).on_conflict_do_nothing(index_elements=["trigger_id"])
+            insert = insert_into(trigger_states, connection).on_conflict_do_nothing(index_elements=["trigger_id"])
             connection.execute(insert, values)
 
     # holds -----------------------------------------------------------------------------------------
@@ -242,8 +241,7 @@ class Schedule:
         return self._store.transaction(work, races=True)
 
     def _say(self, connection: Connection, audit: Sequence[AuditEntry], events: Sequence[OutboxEvent]) -> None:
-        if audit:
-            connection.execute(sa.insert(task_audit_logs), [audit_row(entry) for entry in audit])
+        add_audit(connection, audit)
         if events:
             connection.execute(sa.insert(outbox_events), [event_row(event) for event in events])
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from taskcenter.errors import NotFound
 from taskcenter.models import AuditEntry
 from taskcenter.scheduling.calendars import Calendar, Calendars
 
 from .leases import Transactions
-from .rows import audit_row
-from .schedule_read import Reader, chunks
+from .schedule_read import Reader
 from .schedule_tables import calendars, trigger_states
 from .schedule_write import Writer
-from .tables import task_audit_logs, task_triggers
+from .statements import add_audit, chunks, insert_into
+from .tables import task_triggers
 
 __all__ = ["CalendarBook"]
 
@@ -38,8 +36,7 @@ class CalendarBook:
         """Make or replace it."""
 
         def work(connection: Connection) -> None:
-            kind: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            insert = kind(calendars)
+            insert = insert_into(calendars, connection)
             values = {"name": calendar.name, "definition": calendar.to_json(), "updated_at": now}
             connection.execute(
                 insert.on_conflict_do_update(
@@ -49,8 +46,7 @@ class CalendarBook:
                 values,
             )
             self._changed(connection, now)
-            if audit:
-                connection.execute(sa.insert(task_audit_logs), [audit_row(entry) for entry in audit])
+            add_audit(connection, audit)
 
         self._store.transaction(work)
 
@@ -59,8 +55,7 @@ class CalendarBook:
             if connection.execute(sa.delete(calendars).where(calendars.c.name == name)).rowcount == 0:
                 raise NotFound(f"there is no calendar {name!r}", name=name)
             self._changed(connection, now)
-            if audit:
-                connection.execute(sa.insert(task_audit_logs), [audit_row(entry) for entry in audit])
+            add_audit(connection, audit)
 
         self._store.transaction(work)
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -18,6 +18,7 @@ from taskcenter.models import RetryPolicy, Run, Trigger
 from taskcenter.scheduling.apply import opened
 from taskcenter.scheduling.calendars import Calendar, Calendars
 from taskcenter.scheduling.ledger import Verdict
+from taskcenter.scheduling.misfire import held_by
 from taskcenter.scheduling.state import (
     EndedRun,
     Firing,
@@ -30,18 +31,18 @@ from taskcenter.scheduling.state import (
     standing_of,
 )
 from taskcenter.scheduling.timetable import FINITE
-from taskcenter.status import Origin
+from taskcenter.status import TERMINAL_RUN, Origin, RunStatus, TaskStatus
 
 from .rows import TRIGGER_COLUMNS, Row
 from .schedule_rows import ended_of, open_run_of, request_of, standing_of_row, task_state
 from .schedule_tables import calendars, run_requests, slot_ledger, standings, trigger_firings, trigger_states
+from .statements import chunks, written_in
 from .tables import task_runs, task_triggers, tasks
 
-__all__ = ["SCHEDULER", "Part", "Reader", "retry_policy_of"]
+__all__ = ["OPEN", "SCHEDULER", "Part", "Reader", "retry_policy_of"]
 
 SCHEDULER = "scheduler"
 """The key of the scheduler's own standing, and of its lease."""
-_CHUNK = 500
 _MOST_ENDED = 500
 _TRIGGERS = [
     *(task_triggers.c[name] for name in (*TRIGGER_COLUMNS, "options")),
@@ -76,13 +77,6 @@ class Part:
     @property
     def empty(self) -> bool:
         return not (self.state.triggers or self.ended)
-
-
-def chunks(values: Iterable[str]) -> Iterator[Sequence[str]]:
-    """In a steady order, so that two transactions take locks in the same one."""
-    listed = sorted(set(values))
-    for start in range(0, len(listed), _CHUNK):
-        yield listed[start : start + _CHUNK]
 
 
 def retry_policy_of(trigger: RetryPolicy | None, task: RetryPolicy) -> RetryPolicy:
@@ -131,7 +125,7 @@ class Reader:
         ids |= {firing.trigger_id for firing in firings}
         ended = self._rows(
             sa.select(*_RUNS)
-            .where(task_runs.c.followed.is_(False), task_runs.c.status.in_(_WORDS_OF_END))
+            .where(task_runs.c.followed.is_(False), written_in(task_runs.c.status, _WORDS_OF_END))
             .order_by(task_runs.c.finished_at)
             .limit(_MOST_ENDED)
         )
@@ -154,7 +148,7 @@ class Reader:
         Left out is what would be decided otherwise if a run of its task ended until then.
         """
         state = trigger_states.c
-        at_work = sa.exists().where(task_runs.c.task_id == state.task_id, task_runs.c.status.in_(_OPEN))
+        at_work = sa.exists().where(task_runs.c.task_id == state.task_id, task_runs.c.status.in_(OPEN))
         query = (
             sa.select(state.trigger_id, task_triggers.c.options, at_work.label("at_work"))
             .join(task_triggers, task_triggers.c.id == state.trigger_id)
@@ -177,7 +171,7 @@ class Reader:
     def runs_that_matter(self, part: Part) -> set[str]:
         """The open runs that a decision of the part may depend on."""
         task_ids = {ts.task_id for ts in part.state.triggers if ts.trigger.overlap != "allow"}
-        query = sa.select(task_runs.c.id).where(task_runs.c.status.in_(_OPEN))
+        query = sa.select(task_runs.c.id).where(task_runs.c.status.in_(OPEN))
         return {row["id"] for row in self._in(query, task_runs.c.task_id, task_ids)}
 
     def to_refill(self, now: datetime, limit: int) -> Part:
@@ -271,6 +265,18 @@ class Reader:
         own = held.get(("scheduler", SCHEDULER), Standing())
         return {key: (own, task_state(row, held.get(("task", key))).standing) for key, row in rows.items()}
 
+    def held_tasks(self, now: datetime) -> set[str] | None:
+        """Tasks that are held now; None: the scheduler is, and every task with it."""
+        ids = sa.union(
+            sa.select(tasks.c.id).where(tasks.c.status.in_((TaskStatus.PAUSED.value, TaskStatus.DISABLED.value))),
+            sa.select(standings.c.key).where(standings.c.scope == "task", standings.c.hold.is_not(None)),
+        )
+        own = self._standings((), ()).get(("scheduler", SCHEDULER), Standing())
+        if held_by((own,), now) is not None:
+            return None
+        found = self.standings(set(self._connection.execute(ids).scalars()))
+        return {key for key, both in found.items() if held_by((*both, Standing()), now) is not None}
+
     def _standings(self, trigger_ids: Iterable[str], task_ids: Iterable[str]) -> dict[tuple[str, str], Standing]:
         row = standings.c
         found = self._rows(sa.select(standings).where(row.scope == "scheduler"))
@@ -314,7 +320,7 @@ class Reader:
         query = (
             sa.select(*_RUNS, run_requests.c.request)
             .outerjoin(run_requests, run_requests.c.run_id == task_runs.c.id)
-            .where(task_runs.c.status.in_(_OPEN), task_runs.c.task_id.is_not(None))
+            .where(task_runs.c.status.in_(OPEN), task_runs.c.task_id.is_not(None))
             .where(sa.or_(run_requests.c.ahead.is_(None), run_requests.c.ahead.is_(False)))
         )
         wanted = sa.select(run_requests.c.request).where(
@@ -360,8 +366,8 @@ class Reader:
         )
 
 
-_OPEN = ("queued", "running")
-_WORDS_OF_END = ("success", "failed", "cancelled")
+OPEN: Final = tuple(status.value for status in RunStatus if status not in TERMINAL_RUN)
+_WORDS_OF_END = tuple(status.value for status in RunStatus if status in TERMINAL_RUN)
 
 
 def _firing(row: Mapping[str, Any]) -> Firing:

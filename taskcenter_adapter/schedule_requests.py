@@ -9,21 +9,22 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
-from taskcenter.scheduling.admission import BY_PERSON
 from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.scheduling.misfire import held_by
-from taskcenter.scheduling.state import OpenRun, Standing
+from taskcenter.scheduling.state import Standing
 from taskcenter.status import Origin
 
 from .leases import Transactions
-from .schedule_read import Reader, chunks
+from .schedule_read import OPEN, Reader
 from .schedule_rows import occurrence_of, request_of
 from .schedule_tables import run_cancels, run_requests, slot_ledger
 from .schedule_write import Writer
+from .statements import chunks, one_of, written, written_in
 from .tables import task_runs, tasks
 
 __all__ = ["Requests", "Wanted"]
@@ -56,38 +57,32 @@ class Requests:
         """Requests without a flow run, in the order of their time, a few of each task together.
 
         Left out are those that wait for their turn, and those that no person asked for while the scheduler or their
-        task is held.
+        task is held. They do not count to ``limit``: a backlog of one task keeps no other from its time.
         """
         row = run_requests.c
-        nth = sa.func.row_number().over(partition_by=row.task_id, order_by=row.due)
-        waves = (
-            sa.select(row.key, row.task_id, row.rank, row.due, ((nth - 1) // _WAVE).label("wave"))
-            .where(row.status == "wanted")
-            .subquery()
-        )
-        first = sa.func.min(waves.c.due).over(partition_by=(waves.c.task_id, waves.c.wave))
-        inner = sa.select(waves.c.key, waves.c.rank, waves.c.due, first.label("first")).subquery()
-        query = (
-            sa.select(row.request, tasks.c.slug)
-            .join(inner, inner.c.key == row.key)
-            .join(tasks, tasks.c.id == row.task_id)
-            .order_by(inner.c.first, inner.c.rank, row.task_id, inner.c.due, row.key)
-            .limit(limit)
-        )
         with self._store.reading() as connection:
-            found = [
-                Wanted(request_of(data), slug, bool(data.get("again"))) for data, slug in connection.execute(query)
-            ]
-            found = self._not_held(connection, found, now)
-            serial = [item.request for item in found if item.request.serial]
-            open_runs = Reader(connection).open_runs({request.task_id for request in serial}) if serial else []
-        return [item for item in found if not item.request.serial or _its_turn(item.request, open_runs)]
-
-    def _not_held(self, connection: Connection, items: Sequence[Wanted], now: datetime) -> list[Wanted]:
-        waits = {item.request.task_id for item in items if item.request.origin not in BY_PERSON}
-        holds = Reader(connection).standings(waits) if waits else {}
-        held = {task_id for task_id, own in holds.items() if held_by((*own, Standing()), now) is not None}
-        return [item for item in items if item.request.origin in BY_PERSON or item.request.task_id not in held]
+            held = Reader(connection).held_tasks(now)
+            may_go = [row.status == written("wanted"), sa.or_(row.serial.is_(None), _its_turn())]
+            if held is None:
+                may_go.append(row.by_person.is_(True))
+            elif held:
+                may_go.append(sa.or_(row.by_person.is_(True), ~one_of(row.task_id, held)))
+            nth = sa.func.row_number().over(partition_by=row.task_id, order_by=row.due)
+            waves = (
+                sa.select(row.key, row.task_id, row.rank, row.due, ((nth - 1) // _WAVE).label("wave"))
+                .where(*may_go)
+                .subquery()
+            )
+            first = sa.func.min(waves.c.due).over(partition_by=(waves.c.task_id, waves.c.wave))
+            inner = sa.select(waves.c.key, waves.c.rank, waves.c.due, first.label("first")).subquery()
+            query = (
+                sa.select(row.request, tasks.c.slug)
+                .join(inner, inner.c.key == row.key)
+                .join(tasks, tasks.c.id == row.task_id)
+                .order_by(inner.c.first, inner.c.rank, row.task_id, inner.c.due, row.key)
+                .limit(limit)
+            )
+            return [Wanted(request_of(data), slug, bool(data.get("again"))) for data, slug in connection.execute(query)]
 
     def made(self, pairs: Sequence[tuple[RunRequest, str]]) -> None:
         """Flow runs exist for these requests. Those whose slot has its verdict are queued runs of ours."""
@@ -240,16 +235,31 @@ class Requests:
             time.sleep(0.03)
 
 
-def _its_turn(request: RunRequest, open_runs: Sequence[OpenRun]) -> bool:
-    """Whether no other run of its scope goes before it."""
+def _its_turn() -> ColumnElement[bool]:
+    """Whether no run of its scope, of those asked for and of those that are open, goes before a serial request."""
+    mine = run_requests.c
+    other, run, asked = run_requests.alias("other"), task_runs.alias("run"), run_requests.alias("asked")
 
-    def same(run: OpenRun) -> bool:
-        return run.task_id == request.task_id if request.serial == "task" else run.trigger_id == request.trigger_id
+    def same_scope(row: Any) -> ColumnElement[bool]:
+        return sa.and_(
+            row.task_id == mine.task_id, sa.or_(mine.serial == written("task"), row.trigger_id == mine.trigger_id)
+        )
 
-    mine = (request.created_at, request.slot or request.created_at, request.key)
-    for run in open_runs:
-        if run.id == request.key or not same(run):
-            continue
-        if run.status != "queued" or not run.serial or (run.created_at, run.slot or run.created_at, run.id) < mine:
-            return False
-    return True
+    def earlier(row: Any, key: Any) -> ColumnElement[bool]:
+        own = sa.tuple_(mine.created_at, sa.func.coalesce(mine.slot, mine.created_at), mine.key)
+        return sa.tuple_(row.created_at, sa.func.coalesce(row.slot, row.created_at), key) < own
+
+    waits: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
+        other.c.status == written("wanted"), other.c.ahead.is_(False), other.c.key != mine.key, same_scope(other.c),
+        sa.or_(other.c.serial.is_(None), earlier(other.c, other.c.key)),
+    )  # fmt: skip
+    # The request of a run that is made counts as long as its slot has a verdict: one made ahead goes before nobody.
+    is_open: sa.Select[Any] = (
+        sa.select(sa.literal_column("1"))
+        .select_from(run.outerjoin(asked, asked.c.run_id == run.c.id))
+        .where(
+            written_in(run.c.status, OPEN), same_scope(run.c), sa.or_(asked.c.key.is_(None), asked.c.ahead.is_(False)),
+            sa.or_(run.c.status != written("queued"), asked.c.serial.is_(None), earlier(run.c, run.c.id)),
+        )
+    )  # fmt: skip
+    return ~sa.exists(waits.correlate(run_requests)) & ~sa.exists(is_open.correlate(run_requests))

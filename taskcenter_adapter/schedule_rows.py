@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from taskcenter.models import RetryPolicy, Task
+from taskcenter.scheduling.admission import BY_PERSON
 from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.scheduling.ledger import Occurrence, Verdict
 from taskcenter.scheduling.state import EndedRun, Hold, Mode, OpenRun, Standing, TaskState
@@ -132,6 +133,8 @@ def request_row(request: RunRequest) -> Row:
         "run_id": None,
         "request": request_json(request),
         "created_at": request.created_at,
+        "serial": request.serial or None,
+        "by_person": request.origin in BY_PERSON,
     }
 
 

@@ -6,9 +6,9 @@ task writes its triggers anew; ``schedule_write`` removes what belongs to a trig
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text, false
 
-from .tables import UtcTime, _cascade, _json, _key, metadata
+from .tables import CASCADE, JSON, KEY, UtcTime, metadata
 
 __all__ = [
     "calendars",
@@ -24,8 +24,8 @@ __all__ = [
 trigger_states = Table(
     "trigger_states",
     metadata,
-    Column("trigger_id", _key, primary_key=True),
-    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
+    Column("trigger_id", KEY, primary_key=True),
+    Column("task_id", KEY, ForeignKey("tasks.id", **CASCADE), nullable=False),
     Column("since", UtcTime, nullable=False, comment="when this definition came into force"),
     Column("cursor", UtcTime, comment="every slot up to here has its verdict"),
     Column("next_slot", UtcTime),
@@ -34,7 +34,7 @@ trigger_states = Table(
     Column("refill_at", UtcTime, comment="when runs are to be made ahead again; null: none are"),
     Column("last_finished", UtcTime),
     Column("version", BigInteger, nullable=False, comment="counts the writes: who decided from an old one starts over"),
-    Column("published", _json, comment="the schedule as it was last written to Prefect"),
+    Column("published", JSON, comment="the schedule as it was last written to Prefect"),
     Index("ix_trigger_states_look_at", "look_at"),
     Index("ix_trigger_states_refill_at", "refill_at"),
     Index("ix_trigger_states_task_id", "task_id"),
@@ -43,23 +43,23 @@ trigger_states = Table(
 standings = Table(
     "standings",
     metadata,
-    Column("scope", _key, primary_key=True, comment="scheduler, task or trigger"),
-    Column("key", _key, primary_key=True),
-    Column("task_id", _key, ForeignKey("tasks.id", **_cascade)),
-    Column("hold", _json, comment="what is in force; null: it runs"),
-    Column("past", _json, nullable=False, comment="holds that ended, as long as slots may have met them"),
+    Column("scope", KEY, primary_key=True, comment="scheduler, task or trigger"),
+    Column("key", KEY, primary_key=True),
+    Column("task_id", KEY, ForeignKey("tasks.id", **CASCADE)),
+    Column("hold", JSON, comment="what is in force; null: it runs"),
+    Column("past", JSON, nullable=False, comment="holds that ended, as long as slots may have met them"),
 )
 
 slot_ledger = Table(
     "slot_ledger",
     metadata,
-    Column("trigger_id", _key, primary_key=True),
+    Column("trigger_id", KEY, primary_key=True),
     Column("slot", UtcTime, primary_key=True),
-    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
-    Column("verdict", _key, nullable=False),
-    Column("reason", _key, nullable=False),
-    Column("data", _json, nullable=False),
-    Column("run_id", _key, comment="the run, or the key of its request until it is made"),
+    Column("task_id", KEY, ForeignKey("tasks.id", **CASCADE), nullable=False),
+    Column("verdict", KEY, nullable=False),
+    Column("reason", KEY, nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("run_id", KEY, comment="the run, or the key of its request until it is made"),
     Column("until", UtcTime, comment="the last slot of a range"),
     Column("count", Integer, nullable=False),
     Column("decided_at", UtcTime, nullable=False),
@@ -71,26 +71,36 @@ slot_ledger = Table(
 run_requests = Table(
     "run_requests",
     metadata,
-    Column("key", _key, primary_key=True),
-    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
-    Column("trigger_id", _key),
+    Column("key", KEY, primary_key=True),
+    Column("task_id", KEY, ForeignKey("tasks.id", **CASCADE), nullable=False),
+    Column("trigger_id", KEY),
     Column("slot", UtcTime),
-    Column("status", _key, nullable=False, comment="wanted, made, withdrawn"),
+    Column("status", KEY, nullable=False, comment="wanted, made, withdrawn"),
     Column("ahead", Boolean, nullable=False, comment="its slot has no verdict yet"),
     Column("due", UtcTime, nullable=False, comment="from when the run may start"),
     Column("rank", Integer, nullable=False, comment="0 high, 1 normal, 2 low"),
-    Column("run_id", _key, comment="the flow run, once it is made"),
-    Column("request", _json, nullable=False),
+    Column("run_id", KEY, comment="the flow run, once it is made"),
+    Column("request", JSON, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("serial", KEY, comment="task or trigger: it waits for the runs of this scope before it; null: for none"),
+    Column("by_person", Boolean, nullable=False, server_default=false(), comment="no hold keeps it back"),
     Index("ix_run_requests_status", "status", "due", "rank"),
     Index("ix_run_requests_slot", "trigger_id", "slot"),
     Index("ix_run_requests_run_id", "run_id"),
+)
+_wanted = run_requests.c.status == "wanted"
+Index(
+    "ix_run_requests_wanted",
+    run_requests.c.task_id,
+    run_requests.c.created_at,
+    postgresql_where=_wanted,
+    sqlite_where=_wanted,
 )
 
 run_cancels = Table(
     "run_cancels",
     metadata,
-    Column("run_id", _key, primary_key=True),
+    Column("run_id", KEY, primary_key=True),
     Column("reason", Text, nullable=False),
     Column("asked_at", UtcTime, nullable=False),
 )
@@ -98,31 +108,32 @@ run_cancels = Table(
 trigger_firings = Table(
     "trigger_firings",
     metadata,
-    Column("id", _key, primary_key=True),
-    Column("trigger_id", _key, nullable=False),
-    Column("task_id", _key, ForeignKey("tasks.id", **_cascade), nullable=False),
+    Column("id", KEY, primary_key=True),
+    Column("trigger_id", KEY, nullable=False),
+    Column("task_id", KEY, ForeignKey("tasks.id", **CASCADE), nullable=False),
     Column("at", UtcTime, nullable=False),
-    Column("payload", _json),
-    Column("upstream_run_id", _key),
+    Column("payload", JSON),
+    Column("upstream_run_id", KEY),
     Column("consumed", Boolean, nullable=False),
 )
 _waiting = trigger_firings.c.consumed.is_(False)
 Index("ix_trigger_firings_waiting", trigger_firings.c.at, postgresql_where=_waiting, sqlite_where=_waiting)
+Index("ix_trigger_firings_at", trigger_firings.c.at)
 
 calendars = Table(
     "calendars",
     metadata,
-    Column("name", _key, primary_key=True),
-    Column("definition", _json, nullable=False),
+    Column("name", KEY, primary_key=True),
+    Column("definition", JSON, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
 )
 
 leases = Table(
     "leases",
     metadata,
-    Column("name", _key, primary_key=True),
-    Column("holder", _key, nullable=False),
+    Column("name", KEY, primary_key=True),
+    Column("holder", KEY, nullable=False),
     Column("epoch", BigInteger, nullable=False, comment="counts the holders: a former one writes nothing"),
     Column("until", UtcTime, nullable=False),
-    Column("facts", _json, comment="what the holder says of itself"),
+    Column("facts", JSON, comment="what the holder says of itself"),
 )

@@ -14,7 +14,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 
 from taskcenter.models import OutboxEvent, Run
 from taskcenter.scheduling.apply import move_trigger
@@ -26,7 +25,7 @@ from taskcenter.scheduling.timetable import BY_EVENT, advance, start_of
 from taskcenter.status import RunPhase, RunStatus
 
 from .rows import Row, event_row, run_row
-from .schedule_read import Part, chunks
+from .schedule_read import Part
 from .schedule_rows import ledger_row, request_json, request_of, request_row, standing_json
 from .schedule_tables import (
     run_cancels,
@@ -36,6 +35,7 @@ from .schedule_tables import (
     trigger_firings,
     trigger_states,
 )
+from .statements import chunks, insert_into
 from .tables import outbox_events, task_runs, task_triggers, tasks
 
 __all__ = ["Stale", "Writer", "look_of"]
@@ -63,7 +63,6 @@ class Writer:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
 
     def _many(self, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
@@ -133,7 +132,7 @@ class Writer:
     def requests(self, requests: Sequence[RunRequest]) -> None:
         """New ones, and those made ahead that changed (they wait for their turn now, or are late)."""
         row = run_requests.c
-        insert = self._insert(run_requests)
+        insert = insert_into(run_requests, self._connection)
         new = insert.excluded
         back = sa.and_(row.status == "withdrawn", row.run_id.is_not(None))
         gone = sa.and_(row.status == "withdrawn", row.run_id.is_(None))
@@ -144,8 +143,9 @@ class Writer:
                 "ahead": new.ahead,
                 "due": new.due,
                 "rank": new.rank,
+                "serial": new.serial,
                 "request": new.request,
-                "created_at": sa.case((row.status == "withdrawn", new.created_at), else_=row.created_at),
+                "created_at": new.created_at,  # as in the request itself: turns go by it
             },
         )
         self._many(upsert, [request_row(request) for request in requests])
@@ -199,7 +199,7 @@ class Writer:
             about.update({row["id"]: dict(row) for row in found})
         rows = [run_row(_run(run_id, request, about[request.task_id])) for run_id, request in pairs
                 if request.task_id in about]  # fmt: skip
-        self._many(self._insert(task_runs).on_conflict_do_nothing(index_elements=["id"]), rows)
+        self._many(insert_into(task_runs, self._connection).on_conflict_do_nothing(index_elements=["id"]), rows)
 
     def withdraw(self, ids: Collection[str]) -> None:
         """By flow run or by key: whoever makes runs takes them back in Prefect."""
@@ -241,7 +241,7 @@ class Writer:
             )
 
     def _note_cancel(self, run_id: str, reason: str, now: datetime) -> None:
-        insert = self._insert(run_cancels).on_conflict_do_nothing(index_elements=["run_id"])
+        insert = insert_into(run_cancels, self._connection).on_conflict_do_nothing(index_elements=["run_id"])
         self._connection.execute(insert, {"run_id": run_id, "reason": reason, "asked_at": now})
 
     # triggers --------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ class Writer:
         look = look_of(ts, state, now)
         refill = None if ts.trigger.type in BY_EVENT else now
         values = {**_state_values(ts), "trigger_id": ts.id, "task_id": ts.task_id, "look_at": look, "refill_at": refill}
-        insert = self._insert(trigger_states).values(**values, version=1)
+        insert = insert_into(trigger_states, self._connection).values(**values, version=1)
         kept = {name: insert.excluded[name] for name in (*_STATE, "task_id", "look_at", "refill_at")}
         kept["version"] = trigger_states.c.version + 1
         self._connection.execute(insert.on_conflict_do_update(index_elements=["trigger_id"], set_=kept))
@@ -338,7 +338,7 @@ class Writer:
 
     def put_standing(self, scope: str, key: str, task_id: str | None, standing: Standing) -> None:
         hold, past = standing_json(standing)
-        insert = self._insert(standings)
+        insert = insert_into(standings, self._connection)
         upsert = insert.on_conflict_do_update(
             index_elements=["scope", "key"], set_={"hold": insert.excluded.hold, "past": insert.excluded.past}
         )
@@ -370,7 +370,7 @@ class Writer:
             }
             for firing in firings
         ]
-        self._many(self._insert(trigger_firings).on_conflict_do_nothing(index_elements=["id"]), rows)
+        self._many(insert_into(trigger_firings, self._connection).on_conflict_do_nothing(index_elements=["id"]), rows)
 
     def consume(self, ids: Collection[str]) -> None:
         """They stay, so that the same cause is never asked for twice."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Column, Connection, Table, Text
@@ -12,18 +13,18 @@ from sqlalchemy import BigInteger, Column, Connection, Table, Text
 from taskcenter.errors import NotFound
 from taskcenter.models import AuditEntry
 
-from .rows import Row, audit_row
-from .snapshots import Transactions
-from .tables import UtcTime, _key, metadata, task_audit_logs
+from .leases import Transactions
+from .statements import add_audit
+from .tables import KEY, UtcTime, metadata
 
 __all__ = ["SecretRow", "SqlSecrets", "secrets"]
 
 secrets = Table(
     "secrets",
     metadata,
-    Column("name", _key, primary_key=True),
+    Column("name", KEY, primary_key=True),
     Column("version", BigInteger, primary_key=True, autoincrement=False),
-    Column("key_id", _key, nullable=False),
+    Column("key_id", KEY, nullable=False),
     Column("ciphertext", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("created_by", Text, nullable=False),
@@ -73,7 +74,7 @@ class SqlSecrets:
             connection.execute(sa.insert(secrets), vars(row))
             old = sa.delete(secrets).where(secrets.c.name == name, secrets.c.version <= version - KEPT)
             connection.execute(old)
-            connection.execute(sa.insert(task_audit_logs), audit_row(audit(version)))
+            add_audit(connection, [audit(version)])
             return version
 
         return self._store.transaction(work, races=True)
@@ -87,7 +88,7 @@ class SqlSecrets:
                 ciphertext, key_id = fresh(row)
                 where = (secrets.c.name == row.name) & (secrets.c.version == row.version)
                 connection.execute(sa.update(secrets).where(where).values(ciphertext=ciphertext, key_id=key_id))
-            connection.execute(sa.insert(task_audit_logs), audit_row(audit(len(rows))))
+            add_audit(connection, [audit(len(rows))])
             return len(rows)
 
         return self._store.transaction(work)
@@ -98,10 +99,10 @@ class SqlSecrets:
         def work(connection: Connection) -> None:
             if connection.execute(sa.delete(secrets).where(secrets.c.name == name)).rowcount == 0:
                 raise NotFound(f"there is no secret {name!r}", name=name)
-            connection.execute(sa.insert(task_audit_logs), audit_row(audit))
+            add_audit(connection, [audit])
 
         self._store.transaction(work)
 
-    def _select(self, query: sa.Select[Row]) -> list[SecretRow]:  # type: ignore[type-var]
+    def _select(self, query: sa.Select[Any]) -> list[SecretRow]:
         with self._store.reading() as connection:
             return [SecretRow(**row) for row in connection.execute(query).mappings()]

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Column, Connection, Engine, Index, Table, Text, UniqueConstraint
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Column, Connection, Index, Table, Text, UniqueConstraint
 
 from taskcenter.models import SchemaSnapshot
 
+from .leases import Transactions
 from .rows import clean_json, clean_text
-from .tables import UtcTime, _json, _key, metadata
+from .statements import insert_into
+from .tables import JSON, KEY, UtcTime, metadata
 
 __all__ = ["SqlSnapshots", "schema_snapshots", "snapshot_row"]
-
-T = TypeVar("T")
 
 schema_snapshots = Table(
     "schema_snapshots",
     metadata,
-    Column("id", _key, primary_key=True),
-    Column("connection", _key, nullable=False),
-    Column("database", _key, nullable=False),
+    Column("id", KEY, primary_key=True),
+    Column("connection", KEY, nullable=False),
+    Column("database", KEY, nullable=False),
     Column("dialect", Text, nullable=False),
-    Column("schema_hash", _key, nullable=False),
-    Column("structure", _json, nullable=False),
+    Column("schema_hash", KEY, nullable=False),
+    Column("structure", JSON, nullable=False),
     Column("first_captured_at", UtcTime, nullable=False),
     Column("captured_at", UtcTime, nullable=False),
-    Column("run_id", _key),
+    Column("run_id", KEY),
     UniqueConstraint("connection", "database", "schema_hash"),
     Index("ix_schema_snapshots_connection", "connection", "captured_at"),
     Index("ix_schema_snapshots_captured_at", "captured_at"),
 )
 _LIGHT = [column for column in schema_snapshots.c if column.name != "structure"]
-
-
-class Transactions(Protocol):
-    """What is needed of the store."""
-
-    engine: Engine
-
-    def reading(self) -> AbstractContextManager[Connection]: ...
-    def transaction(self, work: Callable[[Connection], T], *, races: bool = False) -> T: ...
 
 
 def snapshot_row(snapshot: SchemaSnapshot) -> dict[str, Any]:
@@ -59,8 +48,7 @@ class SqlSnapshots:
 
     def __init__(self, store: Transactions) -> None:
         self._store = store
-        insert: Any = postgresql.insert if store.engine.dialect.name == "postgresql" else sqlite.insert
-        put = insert(schema_snapshots)
+        put = insert_into(schema_snapshots, store.engine)
         self._put = put.on_conflict_do_update(
             index_elements=["connection", "database", "schema_hash"],
             set_={"captured_at": put.excluded.captured_at, "run_id": put.excluded.run_id},

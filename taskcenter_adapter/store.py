@@ -1,11 +1,17 @@
-"""Opening the store that an address names."""
+"""Opening the store that an address names, and asking what is behind it."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from taskcenter.clock import Clock
+from taskcenter.errors import Refused
 from taskcenter.ports import Store
 
-__all__ = ["MEMORY", "open_store", "rest"]
+if TYPE_CHECKING:
+    from .store_sql import SqlStore
+
+__all__ = ["MEMORY", "need_sql", "open_store", "rest", "sql_store"]
 
 MEMORY = "memory://"
 _rested: dict[str, Store] = {}
@@ -37,3 +43,22 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     from .store_sql import SqlStore
 
     return SqlStore(make_engine(url), clock=clock)
+
+
+def sql_store(store: Store) -> SqlStore | None:
+    """The store when a database is behind it: only there are secrets, the scheduler's memory and the audit's chain."""
+    from .store_memory import MemoryStore
+
+    if isinstance(store, MemoryStore):
+        return None
+    from .store_sql import SqlStore
+
+    return store if isinstance(store, SqlStore) else None
+
+
+def need_sql(store: Store, lacks: str) -> SqlStore:
+    """Raises Refused where there is none; ``lacks`` says why that matters: ``keeps no secrets``."""
+    found = sql_store(store)
+    if found is None:
+        raise Refused(f"the store in memory {lacks}: use a database")
+    return found

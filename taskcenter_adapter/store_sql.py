@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Engine, Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
 from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SettingsChange, TaskFilter
-from taskcenter.status import TERMINAL_RUN, RunStatus, StepStatus
+from taskcenter.status import StepStatus
 
 from . import answers
 from .audit_chain import AuditChain
@@ -47,8 +46,10 @@ from .rows import (
 from .run_search import search
 from .schedule import Schedule
 from .schedule_edit import prepare
+from .schedule_read import OPEN
 from .secrets import SqlSecrets
 from .snapshots import SqlSnapshots
+from .statements import chunks, insert_into, written, written_in
 from .tables import (
     UtcTime,
     composite_edges,
@@ -73,8 +74,6 @@ _ATTEMPTS = 6
 _PATIENCE = 5.0
 """Seconds after which no further attempt starts. SQLite waits about that long inside a single attempt."""
 
-_CHUNK = 500
-_OPEN = tuple(status.value for status in RunStatus if status not in TERMINAL_RUN)
 _AUDIT_COLUMNS = [task_audit_logs.c[name] for name in AuditEntry.model_fields]
 _RECORD_COLUMNS = [task_audit_logs.c[name] for name in AuditRecord.model_fields]
 _RUN_COLUMNS = [task_runs.c[name] for name in Run.model_fields]
@@ -93,14 +92,15 @@ class SqlStore:
         self._reader = engine.execution_options(isolation_level="REPEATABLE READ") if self._postgres else engine
         # SQLite has one writer at a time: threads of one process wait here in turn instead of polling the file.
         self._turn = nullcontext() if self._postgres else threading.Lock()
-        insert: Any = postgresql.insert if self._postgres else sqlite.insert
-        self._upsert_runs = _upsert(insert(task_runs), task_runs, RUN_RULES)
-        self._upsert_steps = _upsert(insert(composite_step_runs), composite_step_runs, STEP_RULES)
-        self._add_logs = insert(task_run_logs).on_conflict_do_nothing(index_elements=["run_id", "sequence"])
+        self._upsert_runs = _upsert(insert_into(task_runs, engine), task_runs, RUN_RULES)
+        self._upsert_steps = _upsert(insert_into(composite_step_runs, engine), composite_step_runs, STEP_RULES)
+        self._add_logs = insert_into(task_run_logs, engine).on_conflict_do_nothing(
+            index_elements=["run_id", "sequence"]
+        )
         # A report that is replayed from a spool brings the same ids again: they stay single.
-        self._add_audit = insert(task_audit_logs).on_conflict_do_nothing(index_elements=["id"])
-        self._add_events = insert(outbox_events).on_conflict_do_nothing(index_elements=["id"])
-        setting = insert(task_manager_settings)
+        self._add_audit = insert_into(task_audit_logs, engine).on_conflict_do_nothing(index_elements=["id"])
+        self._add_events = insert_into(outbox_events, engine).on_conflict_do_nothing(index_elements=["id"])
+        setting = insert_into(task_manager_settings, engine)
         self._put_setting = setting.on_conflict_do_update(
             index_elements=["key"], set_={"value": setting.excluded.value, "updated_at": setting.excluded.updated_at}
         )
@@ -199,7 +199,7 @@ class SqlStore:
         owner = connection.execute(same_slug).scalar()
         if owner is not None:
             raise answers.slug_taken(task, owner)
-        for ids in _chunks([trigger["id"] for trigger in triggers]):
+        for ids in chunks([trigger["id"] for trigger in triggers]):
             others = sa.select(task_triggers.c.id).where(
                 task_triggers.c.id.in_(ids), task_triggers.c.task_id != row["id"]
             )
@@ -361,9 +361,9 @@ class SqlStore:
 
     def last_reports(self, run_id: str) -> Sequence[LogLine]:
         line, step, run = task_run_logs.c, composite_step_runs.c, clean_text(run_id)
-        newest = sa.select(sa.func.max(line.sequence)).where(line.stream == _constant("progress"))
+        newest = sa.select(sa.func.max(line.sequence)).where(line.stream == written("progress"))
         of_step = newest.where(line.run_id == step.run_id, line.step_key == step.step_key).scalar_subquery()
-        at_work = sa.select(of_step).where(step.run_id == run, step.status == StepStatus.RUNNING.value)
+        at_work = sa.select(of_step).where(step.run_id == run, step.status == written(StepStatus.RUNNING.value))
         own = newest.where(line.run_id == run, line.step_key.is_(None))
         query = sa.select(task_run_logs).where(line.run_id == run, line.sequence.in_(sa.union_all(at_work, own)))
         with self.reading() as connection:
@@ -396,7 +396,7 @@ class SqlStore:
 
     def mark_delivered(self, event_ids: Sequence[str], at: datetime) -> None:
         def work(connection: Connection) -> None:
-            for ids in _chunks(sorted(clean_text(key) for key in event_ids)):
+            for ids in chunks(sorted(clean_text(key) for key in event_ids)):
                 waiting = outbox_events.c.id.in_(ids) & outbox_events.c.delivered_at.is_(None)
                 connection.execute(sa.update(outbox_events).where(waiting).values(delivered_at=at))
 
@@ -478,22 +478,17 @@ class SqlStore:
 # statements ----------------------------------------------------------------------------------------
 
 
-def _constant(text: str) -> ColumnElement[str]:
-    """One of our own words inside a statement. As a parameter it would be sent again with every row of a batch."""
-    return sa.literal_column(f"'{text}'", sa.String())
-
-
 def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
     """``merging.merge`` as ``INSERT … ON CONFLICT DO UPDATE``: one round trip, and safe beside other writers."""
     old, new = table.c, insert.excluded
-    final = sa.or_(*(old.status == _constant(status) for status in sorted(rules.terminal)))
+    final = sa.or_(*(old.status == written(status) for status in sorted(rules.terminal)))
     moved = old.status != new.status
 
     def kept(name: str, keep: Keep) -> ColumnElement[Any]:
         before, after = old[name], new[name]
         blank = name in rules.blanks
-        known_before = sa.func.nullif(before, _constant("")) if blank else before
-        known_after = sa.func.nullif(after, _constant("")) if blank else after
+        known_before = sa.func.nullif(before, written("")) if blank else before
+        known_after = sa.func.nullif(after, written("")) if blank else after
         first: ColumnElement[Any] = sa.func.coalesce(known_before, after)
         going: dict[Keep, ColumnElement[Any]] = {
             Keep.LATEST: after,
@@ -505,9 +500,9 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
 
     allowed = [
         sa.and_(
-            old.status == _constant(move.source),
-            new.status == _constant(move.target),
-            *([new.phase == _constant(move.phase)] if move.phase else []),
+            old.status == written(move.source),
+            new.status == written(move.target),
+            *([new.phase == written(move.phase)] if move.phase else []),
         )
         for move in rules.moves
     ]
@@ -532,7 +527,7 @@ def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:
             found.append(run[column] == clean_text(str(wanted)))
     if where.open_only:
         # Written out, so that the planner sees it is the condition of the index of open runs.
-        found.append(run.status.in_([_constant(status) for status in _OPEN]))
+        found.append(written_in(run.status, OPEN))
     if where.since is not None:
         found.append(run.created_at >= where.since)
     if where.until is not None:
@@ -568,14 +563,9 @@ def _all(connection: Connection, query: sa.Select[Any]) -> list[Row]:
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(values), _CHUNK):
-        yield values[start : start + _CHUNK]
-
-
 def _present(connection: Connection, table: Table, ids: set[str]) -> set[str]:
     found: set[str] = set()
-    for some in _chunks(sorted(ids)):
+    for some in chunks(sorted(ids)):
         found.update(connection.execute(sa.select(table.c.id).where(table.c.id.in_(some))).scalars())
     return found
 
@@ -583,7 +573,7 @@ def _present(connection: Connection, table: Table, ids: set[str]) -> set[str]:
 def _load_tasks(connection: Connection, query: sa.Select[Any]) -> list[Task]:
     rows = _all(connection, query)
     triggers: dict[str, list[Row]] = {row["id"]: [] for row in rows}
-    for ids in _chunks(list(triggers)):
+    for ids in chunks(list(triggers)):
         theirs = sa.select(task_triggers).where(task_triggers.c.task_id.in_(ids)).order_by(task_triggers.c.position)
         for trigger in _all(connection, theirs):
             triggers[trigger["task_id"]].append(trigger)

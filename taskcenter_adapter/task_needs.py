@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from taskcenter.scheduling.limits import LIMITS_KEY, connections_in, limits_of
 from taskcenter.scheduling.state import Limits, TaskState
 
-from .schedule_read import chunks
+from .statements import chunks
 from .tables import composite_steps, task_manager_settings, tasks
 
 __all__ = ["stored_limits", "task_states"]
@@ -27,9 +27,15 @@ def stored_limits(connection: Connection, *, pool: int = 0) -> Limits:
     return limits_of(connection.execute(query).scalar(), pool=pool)
 
 
-def task_states(connection: Connection, ids: Collection[str], slugs: Collection[str]) -> dict[str, TaskState]:
-    """These tasks with their limits, tags and connections, and those that are steps of them."""
-    columns = [tasks.c[name] for name in ("id", "slug", "task_type", "max_concurrent", "tags", "payload")]
+def task_states(
+    connection: Connection, ids: Collection[str], slugs: Collection[str], *, connections: bool = True
+) -> dict[str, TaskState]:
+    """These tasks with their limits and tags, and those that are steps of them.
+
+    ``connections``: also what their payloads name, which is a lot to read.
+    """
+    columns: list[Any] = [tasks.c[name] for name in ("id", "slug", "task_type", "max_concurrent", "tags")]
+    columns.append(tasks.c.payload if connections else sa.null().label("payload"))
     rows: dict[str, Any] = {}
     for column, wanted in ((tasks.c.id, ids), (tasks.c.slug, slugs)):
         for some in chunks(wanted):
@@ -41,7 +47,8 @@ def task_states(connection: Connection, ids: Collection[str], slugs: Collection[
         if not new:
             break
         asked |= new
-        fields = [composite_steps.c[name] for name in ("task_id", "referenced_task_id", "payload")]
+        fields: list[Any] = [composite_steps.c.task_id, composite_steps.c.referenced_task_id]
+        fields.append(composite_steps.c.payload if connections else sa.null().label("payload"))
         for some in chunks(new):
             for step in connection.execute(sa.select(*fields).where(composite_steps.c.task_id.in_(some))):
                 steps[step.task_id].append(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,12 +134,14 @@ class FakeGateway(Gateway):
         self._reach()
         return self.runs.get(run_id)
 
-    def ended_runs(self, before: datetime, deployment_ids: Sequence[str], limit: int = 200) -> Iterator[Json]:
+    def ended_runs(self, before: datetime, deployment_ids: Sequence[str], offset: int = 0) -> list[Json]:
         self._reach()
-        for run in list(self.runs.values()):
-            ended = run.get("end_time")
-            if ended is not None and ended < before.isoformat() and run["deployment_id"] in deployment_ids:
-                yield run
+        found = [
+            run
+            for run in self.runs.values()
+            if run.get("end_time") and run["end_time"] < before.isoformat() and run["deployment_id"] in deployment_ids
+        ]
+        return found[offset : offset + 200]
 
     def delete_run(self, run_id: str) -> None:
         self._reach()

@@ -18,6 +18,7 @@ from composites.validate import check
 from composites.walk import Overrides
 from taskcenter.clock import utc_now
 from taskcenter.errors import Refused, TaskCenterError, ValidationFailed
+from taskcenter.models import Task
 from taskcenter.redaction import redact, redact_text
 from taskcenter.status import RunPhase, RunStatus
 from taskcenter.task_types import registry
@@ -30,6 +31,14 @@ from .session import NotNow, Session, open_session
 from .steps import StepRunner
 
 __all__ = ["run_composite", "run_spec"]
+
+_OURS_ALONE = frozenset(
+    {
+        *("TASKCENTER_SECRET_KEY", "TASKCENTER_DATABASE_URL"),
+        *("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_API_DATABASE_CONNECTION_URL"),
+    }
+)
+"""Variables of the worker that no payload may ask for: whoever has them has every task's secrets."""
 
 
 async def run_composite(
@@ -129,6 +138,12 @@ async def _artifact(plan: Plan, spec: CompositeSpec) -> None:
     await acreate_markdown_artifact(body[:200_000], key=None, description=f"Plan {plan.hash}")
 
 
+def environment_of(task: Task | None) -> dict[str, str]:
+    """What ``{{env.…}}`` knows: this process's variables without our own credentials, and the task's."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OURS_ALONE}
+    return {**kept, **(task.environment if task else {})}
+
+
 async def run_spec(
     session: Session, spec: CompositeSpec, inputs: Mapping[str, Any], overrides: Overrides = Overrides()
 ) -> State[Any]:
@@ -138,7 +153,7 @@ async def run_spec(
         "inputs": {**spec.inputs, **inputs},
         "run": {"id": run.id, "slot": run.slot.isoformat() if run.slot else None, "attempt": run.attempt},
         "task": {"slug": run.task_slug},
-        "env": {**os.environ, **(session.task.environment if session.task else {})},
+        "env": environment_of(session.task),
     }
     session.recorder.expect(spec, wave_numbers(spec))
     async with TaskRunReporter(session.flow_run) as reporter:

@@ -25,7 +25,7 @@ from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.leases import holder_of, this_machine
 from taskcenter_adapter.orphans import MARK
 from taskcenter_adapter.run_gate import RunGate, asked_of
-from taskcenter_adapter.run_leases import LEASE, PLACE
+from taskcenter_adapter.run_leases import LEASE, PLACE, RunLeases
 from taskcenter_adapter.runtime import prefect_api_url
 from taskcenter_adapter.store_sql import SqlStore
 
@@ -43,7 +43,7 @@ def place_for(flow_run: FlowRun, store: Store, settings: Settings) -> Iterator[N
     if os.environ.get(MARK) or flow_run.parent_task_run_id is not None or not isinstance(store, SqlStore):
         yield
         return
-    gate, holder, run_id = RunGate(store), holder_of(), str(flow_run.id)
+    leases, holder, run_id = RunLeases(store), holder_of(), str(flow_run.id)
     created = flow_run.created or utc_now()
     asked = asked_of(
         run_id,
@@ -53,11 +53,11 @@ def place_for(flow_run: FlowRun, store: Store, settings: Settings) -> Iterator[N
         flow_run.expected_start_time,
         flow_run.work_queue_name,
     )
-    found = gate.admit([asked], holder, utc_now(), {**this_machine(), "pid": os.getpid()}, kind=PLACE)
+    found = RunGate(store).admit([asked], holder, utc_now(), {**this_machine(), "pid": os.getpid()}, kind=PLACE)
     if run_id in found.waits:
         _put_back(run_id, f"it waits: {found.waits[run_id]}", settings)
     done = threading.Event()
-    keeping = threading.Thread(target=_keep, args=(gate, run_id, holder, done), name="place", daemon=True)
+    keeping = threading.Thread(target=_keep, args=(leases, run_id, holder, done), name="place", daemon=True)
     keeping.start()
     try:
         yield
@@ -65,7 +65,7 @@ def place_for(flow_run: FlowRun, store: Store, settings: Settings) -> Iterator[N
         done.set()
         keeping.join(2)  # or it might renew what is given back here
         with contextlib.suppress(TaskCenterError):  # the database is away: the place runs out by itself
-            gate.leave(run_id, holder)
+            leases.give_up(run_id, holder, PLACE)
 
 
 def _put_back(run_id: str, text: str, settings: Settings) -> None:
@@ -75,9 +75,9 @@ def _put_back(run_id: str, text: str, settings: Settings) -> None:
     raise Abort(text)
 
 
-def _keep(gate: RunGate, run_id: str, holder: str, done: threading.Event) -> None:
+def _keep(leases: RunLeases, run_id: str, holder: str, done: threading.Event) -> None:
     while not done.wait(_RENEW):
         try:
-            gate.keep(run_id, holder, utc_now())
+            leases.renew(holder, [run_id], utc_now(), PLACE)
         except TaskCenterError as error:
             _LOG.debug("the place of %s was not renewed: %s", run_id, error.message)

@@ -34,7 +34,7 @@ from taskcenter_adapter.orphans import MARK, present
 from taskcenter_adapter.recorder import Recorder
 from taskcenter_adapter.resolve_secret import resolve_secret
 from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
-from taskcenter_adapter.store import open_store
+from taskcenter_adapter.store import open_store, sql_store
 
 from .hold import Hold
 from .masking import MASKING, Masked, connection, masked_errors
@@ -88,7 +88,7 @@ class Session:
             origin=self.run.origin,
             slot=self.run.slot,
             dry_run=self.dry_run,
-            env={**os.environ, **(self.task.environment if self.task else {})},
+            env=dict(self.task.environment) if self.task else {},
             logger=_logger(self.recorder, self.logger, step_key),
             data_dir=self.settings.home,
             temp_dir=self.temp_dir,
@@ -119,8 +119,8 @@ class Session:
             task_id=self.run.task_id,
             run_id=self.run.id,
             actor=f"run {self.run.id}",
-            object=f"secret {name}",
-            message=f"the secret {name} was used by {self.run.task_slug}",
+            object=f"{name}, a secret",  # not after the word: redaction would take the name for the value
+            message=f"{name}: the secret was used by {self.run.task_slug}",
             metadata=found,
             created_at=utc_now(),
         )
@@ -203,12 +203,12 @@ def _ask_gate(store: Store, flow_run: FlowRun) -> None:
     """
     trigger = (flow_run.parameters or {}).get("trigger_id")
     origin = facts_from_tags(flow_run.tags).get("origin")
-    schedule = getattr(store, "schedule", None)
-    if trigger is None or schedule is None or flow_run.expected_start_time is None:
+    own = sql_store(store)
+    if trigger is None or own is None or flow_run.expected_start_time is None:
         return
     if origin != Origin.SCHEDULER and not (origin is None and flow_run.auto_scheduled):
         return
-    said = schedule.requests.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
+    said = own.schedule.requests.gate(str(flow_run.id), str(trigger), flow_run.expected_start_time)
     if said is not None:
         raise NotNow(said)
 

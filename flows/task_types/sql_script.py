@@ -162,7 +162,8 @@ def sql_script(payload: SqlScriptPayload, ctx: RunContext) -> dict[str, Any]:
                 _run(session, step, payload, ctx, outcome)
                 if mode == "per_statement":
                     _commit(session, outcome)
-                ctx.progress(100.0 * step.index / len(steps), f"statement {step.index} of {len(steps)}")
+                done, total = step.index, len(steps)
+                ctx.progress(100.0 * done / total, f"statement {done} of {total}", done=done, total=total)
             result = _result(payload, session, mode, outcome)
             _expect(payload, outcome, result)
             if mode == "single":

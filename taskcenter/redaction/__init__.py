@@ -77,10 +77,6 @@ class Redactor:
         """``exc`` with redacted text and traceback, to be raised on to code that stores what it catches."""
         return redacted_exception(exc, self.redact_text, self.redact)
 
-    def mask_registered(self, text: str) -> str:
-        """``text`` with registered values masked, and nothing else."""
-        return self.registered.mask(text)
-
     def _mask_leaf(self, text: str) -> str:
         """A whole string in data, where a short registered value is masked too."""
         return MASK if self.registered.is_short(text) else self.redact_text(text)

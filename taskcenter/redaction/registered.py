@@ -41,6 +41,7 @@ class _Search:
         self._anchors = list(self._groups)
         self.scanner: Scanner | None = None
         self._slow: re.Pattern[bytes] | None = None
+        self._no_engine = False
         self._seen = 0
 
     def find(self, data: bytes) -> list[tuple[int, int]] | None:
@@ -63,11 +64,12 @@ class _Search:
 
     def _load(self, length: int) -> Scanner | None:
         self._seen += length
-        if len(self._forms) >= _WORTH_FORMS or self._seen >= _WORTH_TEXT:
+        if not self._no_engine and (len(self._forms) >= _WORTH_FORMS or self._seen >= _WORTH_TEXT):
             expressions = ["".join(f"\\x{byte:02x}" for byte in anchor) for anchor in self._anchors]
             self.scanner = make_scanner(expressions, [PLAIN] * len(expressions))
             if self.scanner is not None:
                 return self.scanner
+            self._no_engine = True
         if self._slow is None:
             # the longest first, so that a value that contains another one is masked whole
             self._slow = re.compile(b"|".join(map(re.escape, self._forms)))
@@ -99,9 +101,9 @@ class Registered:
             return
         forms = written_forms(value)
         with self._lock:
-            self._values.add(value)
             self._new |= forms
             self._late_values += 1
+            self._values.add(value)  # last: whoever adds it again masks it from then on
 
     def is_short(self, text: str) -> bool:
         """Whether a whole string is one of the short values."""
@@ -134,7 +136,6 @@ class Registered:
         with self._lock:
             if self._new:
                 self._late |= self._new
-                self._new = set()
                 settled = self._searches[:1] if self._forms else ()
                 if self._late_values >= _LATE or not settled:
                     self._forms |= self._late
@@ -142,6 +143,7 @@ class Registered:
                     self._searches = (_Search(self._forms),) if self._forms else ()
                 else:
                     self._searches = (*settled, _Search(self._late))
+                self._new = set()  # last: until then who masks waits here for what it is about to miss
             return self._searches
 
 

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["CASELESS", "MOST_HITS", "MULTILINE", "PLAIN", "START", "Scanner", "Unscannable", "make_scanner"]
+__all__ = ["CASELESS", "MOST_HITS", "MULTILINE", "PLAIN", "Scanner", "Unscannable", "make_scanner"]
 
-PLAIN, CASELESS, MULTILINE, START = 0, 1, 4, 256
-"""Flags of one expression (hyperscan's numbers). ``START``: also tell where a match begins, which costs speed."""
+PLAIN, CASELESS, MULTILINE = 0, 1, 4
+"""Flags of one expression (hyperscan's numbers)."""
 
 Hit = tuple[int, int, int]
-"""Which expression, from (0 unless it has START), to."""
+"""Which expression, 0 (where it begins is not asked: that costs speed), to."""
 
 
 class Unscannable(ValueError):

@@ -34,6 +34,7 @@ class _Counts(Model):
     deleted_step_runs: int
     deleted_ledger_rows: int
     deleted_run_requests: int
+    deleted_firings: int = Field(description="Used requests that a trigger fire.")
     deleted_events: int
     retention_days: int
     cutoff_at: Utc = Field(description="What is strictly before it is old.")

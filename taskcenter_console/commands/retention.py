@@ -24,6 +24,7 @@ _WORDS = {
     "deletedAuditLogs": "audit entries",
     "deletedLedgerRows": "ledger rows",
     "deletedRunRequests": "requests for runs",
+    "deletedFirings": "used requests that a trigger fire",
     "deletedEvents": "events",
     "deletedPrefectRuns": "runs in Prefect",
     "deletedFiles": "folders of killed runs",

@@ -27,8 +27,6 @@ class Ticked:
     verdicts: int = 0
     runs: int = 0
     rounds: int = 0
-    lag: float = 0.0
-    """Seconds between the oldest slot that was due and this tick."""
 
 
 def tick(
@@ -66,8 +64,6 @@ def tick(
         done.rounds += 1
         done.verdicts += sum(row.count for row in decisions.occurrences)
         done.runs += len(decisions.runs)
-        if decisions.occurrences:
-            done.lag = max(done.lag, (now - min(row.slot for row in decisions.occurrences)).total_seconds())
         if not decisions.unfinished and not decisions.firings and len(part.due) < BATCH:
             return done
     return done

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskcenter.audit import Head, Report
-from taskcenter.audit_export import is_export, verify_export, write_export
+from taskcenter.audit_export import verify_export, write_export
 from taskcenter.clock import utc_now
-from taskcenter.errors import NotFound, Problem, Refused, TaskCenterError, ValidationFailed
+from taskcenter.errors import NotFound, Problem, TaskCenterError, ValidationFailed
 from taskcenter.models import AuditRecord
 from taskcenter.ports import AuditFilter, Changes
+from taskcenter_adapter.store import need_sql
 
 from .center import Caller, Center
 
@@ -50,10 +51,7 @@ def show(center: Center, name: str) -> AuditRecord:
 
 def chain(center: Center) -> AuditChain:
     """The sequencer; the store in memory has none."""
-    found: AuditChain | None = getattr(center.store, "chain", None)
-    if found is None:
-        raise Refused("the store in memory keeps no chain: use a database")
-    return found
+    return need_sql(center.store, "keeps no chain").chain
 
 
 def verify(center: Center, expected: Mapping[int, str] | None = None) -> Report:
@@ -75,9 +73,9 @@ def verify_source(source: str, expected: Mapping[int, str] | None = None) -> Rep
     path = Path(source)
     try:
         with path.open("rb") as file:
-            beginning = file.read(64)
+            is_database = file.read(16) == b"SQLite format 3\0"
             file.seek(0)
-            if is_export(beginning) or not beginning.startswith(b"SQLite format 3\0"):
+            if not is_database:
                 return verify_export(file, expected)
     except FileNotFoundError:
         raise NotFound(f"there is no file {source}", path=source) from None

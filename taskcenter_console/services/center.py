@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskcenter.clock import utc_now
-from taskcenter.errors import Refused, ServerAway
+from taskcenter.errors import ServerAway
 from taskcenter.models import AuditEntry
 from taskcenter.ports import Store
 from taskcenter.settings import Settings
 from taskcenter.task_types import registry
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.runtime import database_url, prefect_api_url
-from taskcenter_adapter.store import open_store
+from taskcenter_adapter.store import need_sql, open_store, sql_store
 
 if TYPE_CHECKING:
     from taskcenter.scheduling.calendars import Calendars
@@ -82,13 +82,11 @@ class Center:
     @property
     def schedule(self) -> Schedule | None:
         """The scheduler's memory; None with the store in memory, which has none."""
-        return getattr(self.store, "schedule", None)
+        found = sql_store(self.store)
+        return found.schedule if found is not None else None
 
     def need_schedule(self) -> Schedule:
-        schedule = self.schedule
-        if schedule is None:
-            raise Refused("the store in memory has no scheduler: use a database")
-        return schedule
+        return need_sql(self.store, "has no scheduler").schedule
 
     def calendars(self) -> Calendars:
         """Those that triggers may name; none with the store in memory."""

@@ -69,7 +69,7 @@ MOST_ROWS = 100_000
 class Memory(Protocol):
     """What is asked of the scheduler's memory."""
 
-    def load(self, now: datetime) -> State: ...
+    def load(self) -> State: ...
     def ledger(
         self, *, task_id: str | None = None, trigger_id: str | None = None, since: datetime | None = None,
         until: datetime | None = None, verdict: str | None = None, limit: int = 1000,
@@ -133,7 +133,7 @@ def why(center: Center, name: str, at: datetime | None = None, trigger: str | No
     trigger_id = _trigger_of(task, trigger)
     if at is not None and at < now - timedelta(seconds=1):
         return Why(task, at, (), _recorded(memory, task, trigger_id, at))
-    state = memory.load(now)
+    state = memory.load()
     if not any(ts.task_id == task.id for ts in state.triggers):
         state = replace(state, tasks={**state.tasks, task.id: _state_of(state, task, now)})
     state = replace(state, worker_seen=_worker_seen(center), limits=_with_places(center, state.limits))
@@ -309,7 +309,7 @@ def simulate(
     if end - start > LONGEST:
         said = f"lies more than {LONGEST.days} days after the beginning: a simulation is for at most so many"
         raise ValidationFailed("the simulation", [Problem("too_long", "to", said)])
-    state = center.need_schedule().load(now)
+    state = center.need_schedule().load()
     limits = limits_of(state, sets) if sets else state.limits
     durations = history_of(_runs(center))
     found = run_fleet(state, start, end, durations, seed=seed, outages=outages, pauses=pauses, limits=limits)
@@ -408,7 +408,7 @@ def backtest(center: Center, days: float = 30) -> Tested:
     # From the first slot on that is recorded, to the last: the youngest may still wait for their look.
     start = max(start, min(row.slot for row in rows))
     end = min(now, max(row.last for row in rows))
-    state = memory.load(now)
+    state = memory.load()
     known = _runs(center, since=start - timedelta(days=max(1.0, days)))
     facts = facts_of(state, rows, known, start)
     names = {task.id: task.slug for task in state.tasks.values()}

@@ -59,7 +59,7 @@ class Rescuer:
                     done.append(lease.name)
             except TaskCenterError as error:
                 _LOG.warning("run %s is not rescued yet: %s", lease.name, error.message.splitlines()[0])
-        leases.forget_workers(now - _FORGET)
+        leases.forget_silent(now - _FORGET)
         return done
 
     def _is_over(self, lease: Lease, now: datetime, sees: bool) -> bool:

@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 from taskcenter.clock import utc_now
-from taskcenter.errors import NotFound, Problem, Refused, ValidationFailed
+from taskcenter.errors import NotFound, Problem, ValidationFailed
 from taskcenter.redaction import register_secret
 from taskcenter.redaction.registered import LEAST_LENGTH_IN_TEXT
 from taskcenter_adapter.keys import FILE, load_keys, new_key_file, retire_keys
 from taskcenter_adapter.secrets import SecretRow, SqlSecrets
+from taskcenter_adapter.store import need_sql
 
 from .center import Caller, Center
 
@@ -23,10 +24,7 @@ _MOST = 64 * 1024
 
 
 def _rows(center: Center) -> SqlSecrets:
-    rows: SqlSecrets | None = getattr(center.store, "secrets", None)
-    if rows is None:
-        raise Refused("the store in memory keeps no secrets: use a database")
-    return rows
+    return need_sql(center.store, "keeps no secrets").secrets
 
 
 def put(center: Center, name: str, value: str, caller: Caller) -> dict[str, Any]:
@@ -48,8 +46,8 @@ def put(center: Center, name: str, value: str, caller: Caller) -> dict[str, Any]
     def entry(version: int) -> Any:
         return caller.entry(
             "secret_set",
-            object=f"secret {name}",
-            message=f"the secret {name} was set (version {version})",
+            object=f"{name}, a secret",  # not after the word: redaction would take the name for the value
+            message=f"{name}: the secret was set (version {version})",
             metadata={"name": name, "version": version},
         )
 
@@ -69,8 +67,8 @@ def delete(center: Center, name: str, caller: Caller) -> None:
     """All versions of it. Raises NotFound."""
     entry = caller.entry(
         "secret_deleted",
-        object=f"secret {name}",
-        message=f"the secret {name} was deleted",
+        object=f"{name}, a secret",
+        message=f"{name}: the secret was deleted",
         metadata={"name": name},
     )
     _rows(center).delete(name, entry)

@@ -139,7 +139,7 @@ def owed(center: Center, trigger_ids: list[str] | None = None) -> int:
     if schedule is None:
         return 0
     now = utc_now()
-    state = schedule.load(now, trigger_ids)
+    state = schedule.load(trigger_ids)
     timed = (ts for ts in state.triggers if ts.trigger.type not in ("ad_hoc", "after", "startup"))
     return sum(len(due_slots(ts, now, state.calendars, 10_000)[0]) for ts in timed)
 

@@ -252,8 +252,10 @@ def test_the_sequencer_does_not_go_on_from_a_stolen_head(open_store: SqlStore) -
 
 
 def purge(store: SqlStore, seconds: float, limit: int = 1_000) -> int:
+    store.chain.seal_all()
+    numbers = [number for _, number in store.chain.old(at(seconds), limit)]
     return store.transaction(
-        lambda connection: store.chain.purge(connection, at(seconds), limit, days=30, now=at(10_000))
+        lambda connection: store.chain.purge(connection, numbers, at(seconds), days=30, now=at(10_000))
     )
 
 
@@ -277,6 +279,28 @@ def test_the_chain_survives_a_purge(sql_store: SqlStore) -> None:
     report = sql_store.chain.verify()
     assert (report.findings, report.entries) == ([], 1)
     write(sql_store, 3, since=100)
+    assert sql_store.chain.verify().ok
+
+
+def test_what_stays_is_passed_over_once(sql_store: SqlStore) -> None:
+    """Ten entries of one instant under a hold, then five that go: each look begins where the last one ended."""
+    for number in range(10):
+        sql_store.record(Changes(audit=[an_entry(id=f"held-{number}", task_id="held", created_at=at(1))]))
+    write(sql_store, 5, since=2)
+    sql_store.chain.seal_all()
+    row = task_audit_logs.c
+    keep = [sa.func.coalesce(row.task_id, "") != "held"]
+    first = sql_store.chain.old(at(100), 3, None, keep)
+    rest = sql_store.chain.old(at(100), 3, first[-1], keep)
+    assert [moment for moment, _ in first + rest] == [at(n) for n in range(2, 7)]
+    assert sql_store.chain.old(at(100), 3, rest[-1], keep) == []
+    pages = [found := sql_store.chain.old(at(100), 4), sql_store.chain.old(at(100), 20, found[-1])]
+    assert [len(page) for page in pages] == [4, 11]
+    assert sql_store.transaction(
+        lambda connection: sql_store.chain.purge(
+            connection, [number for _, number in first + rest], at(100), days=30, now=at(10_000)
+        )
+    ) == 5  # fmt: skip
     assert sql_store.chain.verify().ok
 
 

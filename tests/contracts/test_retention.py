@@ -14,14 +14,16 @@ from store_makers import NOON, a_line, a_run, a_step, a_task, an_entry, an_event
 
 from retention import history
 from retention.policy import Policy, parse, plan
-from retention.purge import Pace, preview, purge
+from retention.purge import Pace, Report, purge
 from taskcenter.errors import ValidationFailed
 from taskcenter.models import AuditEntry, Run
 from taskcenter.ports import AuditFilter, Changes, RunFilter
-from taskcenter.purge_plan import DAYS_SETTING, PURGED_SETTING, Plan
-from taskcenter.status import RunStatus
+from taskcenter.purge_plan import DAYS_SETTING, PURGED_SETTING, Group, Plan
+from taskcenter.status import TERMINAL_RUN, RunStatus
+from taskcenter_adapter import purge_preview
 from taskcenter_adapter.database import make_engine
-from taskcenter_adapter.schedule_tables import run_requests, slot_ledger
+from taskcenter_adapter.purge_conditions import Conditions
+from taskcenter_adapter.schedule_tables import run_requests, slot_ledger, trigger_firings
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_adapter.tables import metadata, task_audit_logs, task_run_logs, task_runs
 
@@ -84,7 +86,7 @@ def test_the_order_the_strictness_and_the_counters_of_the_seed(sql_store: SqlSto
     left = {one.id for one in sql_store.page_audit() if one.id.startswith("audit-")}
     assert left == {"audit-0", "audit-1"}
     again = purged(sql_store)
-    assert [value for name, value in again.items() if name.startswith("deleted")] == [0] * 9
+    assert [value for name, value in again.items() if name.startswith("deleted")] == [0] * 10
 
 
 def test_a_purge_is_an_audit_entry_and_an_event_with_the_counters(sql_store: SqlStore) -> None:
@@ -152,6 +154,48 @@ def test_runs_that_prefect_keeps_go_along_when_theirs_are_gone(sql_store: SqlSto
     gateway.away = True
     history.save(sql_store, {"prefect": None}, entry)
     assert "does not answer" in purged(sql_store, gateway=gateway)["notes"][0]
+
+
+def test_runs_that_are_kept_here_do_not_keep_others_in_prefect(sql_store: SqlStore) -> None:
+    from tests.fakes import FakeGateway
+
+    gateway = FakeGateway()
+    made = gateway.put_deployment({"flow_id": "flow:shell", "name": "orders", "tags": ["taskcenter"]})
+    kept, gone = [f"kept-{n}" for n in range(230)], [f"gone-{n}" for n in range(30)]
+    for name in (*kept, *gone):
+        gateway.runs[name] = {"id": name, "deployment_id": made["id"], "end_time": (NOON - 31 * DAY).isoformat()}
+    sql_store.record(Changes(runs=[ended(name, NOON - 31 * DAY) for name in kept]))
+    history.save(sql_store, {"keepLast": 500}, entry)
+    sql_store.save_task(a_task("orders"))
+    with sql_store.engine.begin() as connection:
+        connection.execute(sa.update(task_runs).values(task_id="id-of-orders"))
+    assert purged(sql_store, gateway=gateway)["deletedPrefectRuns"] == 30
+    assert set(gateway.runs) == set(kept)
+
+
+def test_a_purge_that_is_interrupted_tells_what_it_did(sql_store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = CUTOFF - DAY
+    sql_store.record(Changes(runs=[ended(f"run-{n}", old + n * timedelta(seconds=1)) for n in range(20)]))
+    looks = 0
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        purged(sql_store, stop=stop, by_hand=False)
+    (told,) = sql_store.page_audit(AuditFilter(event_type="history_purged"))
+    assert told.metadata["deletedRuns"] == 20 - len(names(sql_store)) > 0
+    assert told.metadata["finished"] is False
+    assert told.message.endswith("; it was broken off")
+    assert sql_store.list_events()[-1].name == "task_history_purged"
+    monkeypatch.setattr(sql_store, "record", lambda *_: 1 / 0)
+    looks = 0
+    with pytest.raises(KeyboardInterrupt):  # the purge's own end is the one to hear of
+        purged(sql_store, stop=stop)
 
 
 # beyond the seed -------------------------------------------------------------------------------------
@@ -234,6 +278,32 @@ def test_ledger_requests_and_events_have_their_days(sql_store: SqlStore) -> None
         left = connection.execute(sa.select(slot_ledger.c.trigger_id, slot_ledger.c.slot)).all()
     # A trigger with a list of times must not fire them again.
     assert {(name, at) for name, at in left} == {("once", old), ("once", new), ("gone", new)}
+
+
+def test_used_firings_go_by_their_age_alone(sql_store: SqlStore) -> None:
+    sql_store.save_task(a_task("orders"))
+    firings = [
+        {"id": f"{n}-{consumed}", "trigger_id": "r1", "task_id": "id-of-orders", "at": at, "consumed": consumed}
+        for n, at in enumerate([CUTOFF - DAY] * 10 + [CUTOFF, NOON]) for consumed in (True, False)
+    ]  # fmt: skip
+    with sql_store.engine.begin() as connection:
+        connection.execute(sa.insert(trigger_firings), firings)
+    assert history.preview(sql_store, now=NOON)[1].counts["deletedFirings"] == 10
+    assert purged(sql_store)["deletedFirings"] == 10
+    with sql_store.engine.connect() as connection:
+        left = list(connection.execute(sa.select(trigger_firings.c.id)).scalars())
+    assert len(left) == 14
+    assert {key for key in left if key.endswith("True")} == {"10-True", "11-True"}
+
+
+def test_a_policy_that_becomes_shorter_meanwhile_is_told_to_the_reconciler(sql_store: SqlStore) -> None:
+    def stop() -> bool:
+        if history.read(sql_store).days == 30:
+            history.save(sql_store, {"days": 10}, entry)
+        return False
+
+    purged(sql_store, stop=stop)
+    assert datetime.fromisoformat(sql_store.get_setting(PURGED_SETTING)) == NOON - 10 * DAY
 
 
 def test_the_reconciler_is_told_what_may_be_gone(sql_store: SqlStore) -> None:
@@ -344,12 +414,14 @@ def test_rows_within_the_policy_never_go_and_the_preview_is_what_goes(
     policy = parse(data)
     made = plan(policy, [sql_store.get_task(slug) for slug in ("orders", "billing")], NOON)
     wanted, wanted_lines = expected(made, runs, logs)
-    told = preview(sql_store, made)
+    with sql_store.reading() as connection:
+        told = purge_preview.preview(connection, Conditions(made))
     counts: dict[str, int] = {}
     for attempt in range(100):  # broken off after every few steps, and begun again
         left = iter(range(breaks))
-        report = purge(sql_store, lambda: made, stop=lambda left=left: next(left, None) is None,
-                       pace=Pace(rest=0, size=size))  # fmt: skip
+        report = Report(made)
+        purge(sql_store, report, lambda: made, stop=lambda left=left: next(left, None) is None,
+              pace=Pace(rest=0, size=size))  # fmt: skip
         for name, count in report.counts.items():
             counts[name] = counts.get(name, 0) + count
         if report.finished:
@@ -363,6 +435,32 @@ def test_rows_within_the_policy_never_go_and_the_preview_is_what_goes(
     stays = {f"audit-{n}" for n, age in enumerate(ages) if not NOON - age * DAY < cutoff}
     assert {one.id for one in sql_store.page_audit(AuditFilter(limit=500)) if one.id.startswith("audit-")} == stays
     assert sql_store.chain.verify().findings == []
+
+
+def test_a_plan_may_name_more_tasks_than_a_statement_takes_parameters(sql_store: SqlStore) -> None:
+    for slug in ("orders", "billing"):
+        sql_store.save_task(a_task(slug))
+    at = CUTOFF + 20 * DAY
+    runs = [ended(slug, at, task_id=f"id-of-{slug}") for slug in ("orders", "billing")]
+    sql_store.record(Changes(runs=[*runs, ended("alone", at), ended("held", at)]))
+    many = frozenset(f"task-{number}" for number in range(40_000))
+    made = Plan(
+        NOON,
+        30,
+        [
+            Group(many | {"id-of-orders"}, 5, dict.fromkeys(TERMINAL_RUN, 5)),
+            Group(None, 30, dict.fromkeys(TERMINAL_RUN, 30), keep_last=2),
+        ],
+        held_tasks=many,
+        held_runs=many | {"held"},
+    )
+    report = Report(made)
+    with sql_store.reading() as connection:
+        told = purge_preview.preview(connection, Conditions(made))
+    purge(sql_store, report, lambda: made, pace=Pace(rest=0))
+    assert names(sql_store) == {"billing", "alone", "held"}
+    assert told.counts == report.counts
+    assert report.counts["deletedRuns"] == 1
 
 
 # a busy database -------------------------------------------------------------------------------------
@@ -388,7 +486,9 @@ def test_the_file_gets_smaller(sqlite_url: str) -> None:
     with store.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() == 2
         before = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    report = purge(store, lambda: plan(Policy(), (), NOON))
+    made = plan(Policy(), (), NOON)
+    report = Report(made)
+    purge(store, report, lambda: made)
     with store.engine.connect() as connection:
         after = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     assert report.pages_given_back > 1_000

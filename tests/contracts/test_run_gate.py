@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from store_makers import a_task
 
 from deployments.worker_leases import WorkerLeases
@@ -94,6 +95,22 @@ def test_each_limit_counts_what_all_claims_use(open_one: Callable[[], SqlStore])
     assert gate.admit([asked("d", "load"), asked("g", "load")], "w2", NOW, {}).start == ("d",)
 
 
+def test_payloads_are_read_only_where_a_connection_is_limited(open_one: Callable[[], SqlStore]) -> None:
+    store = open_one()
+    store.save_task(a_task("load", payload={"connection": "lake"}))
+    graph = {"steps": [{"stepKey": "x", "taskType": "sql_script", "payload": {"connection": "erp"}}], "edges": []}
+    store.save_task(a_task("nightly", task_type="composite"), graph=graph)
+    read: list[str] = []
+    sa.event.listen(store.engine, "before_cursor_execute", lambda *about: read.append(about[2]))
+    ask = [asked("a", "load"), asked("b", "nightly")]
+    RunGate(store).look(ask, NOW)
+    assert not [text for text in read if ".payload" in text]
+    limit(store, connection={"lake": 1})
+    read.clear()
+    RunGate(store).look(ask, NOW)
+    assert len([text for text in read if ".payload" in text]) == 2
+
+
 def test_a_step_that_is_a_saved_task_brings_its_limits(open_one: Callable[[], SqlStore]) -> None:
     store = open_one()
     gate = RunGate(store)
@@ -158,7 +175,7 @@ def test_a_claim_counts_until_it_is_closed_and_a_place_until_it_is_not_renewed(
     RunLeases(store).give_up("a", "w")
     assert gate.admit([asked("c")], "process", NOW, {}, kind=PLACE).start == ("c",)
     assert gate.admit([asked("b")], "w", NOW, {}).start == ()
-    gate.keep("c", "process", NOW + timedelta(seconds=20))
+    RunLeases(store).renew("process", ["c"], NOW + timedelta(seconds=20), PLACE)
     assert gate.admit([asked("b")], "w", later, {}).start == ()
-    gate.leave("c", "process")
+    RunLeases(store).give_up("c", "process", PLACE)
     assert gate.admit([asked("b")], "w", later, {}).start == ("b",)

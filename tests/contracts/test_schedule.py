@@ -5,20 +5,24 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from taskcenter.errors import NotFound
 from taskcenter.models import Run, Task, Trigger
 from taskcenter.ports import Changes
 from taskcenter.scheduling.calendars import Calendar, Rule
 from taskcenter.scheduling.decide import decide
+from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.scheduling.ledger import Occurrence, Verdict
 from taskcenter.scheduling.state import Firing, Hold, Horizon, Mode
 from taskcenter.slot_reasons import SlotReason, SlotReasonCode
-from taskcenter.status import Priority, RunStatus, TaskStatus
+from taskcenter.status import Origin, Priority, RunStatus, TaskStatus
 from taskcenter_adapter.leases import LostLease
 from taskcenter_adapter.schedule import Schedule, Stale
+from taskcenter_adapter.schedule_write import Writer
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.scheduler.tick import tick, tick_at
 
@@ -184,7 +188,7 @@ def test_a_run_that_is_taken_back_and_wanted_again_is_the_same(sql_store: SqlSto
     schedule.refill(NOW, HORIZON)
     assert schedule.requests.withdrawn() == []
     assert schedule.requests.wanted(NOW) == []
-    assert {run.run_id for ts in schedule.load(NOW).triggers for run in ts.planned} == set(made)
+    assert {run.run_id for ts in schedule.load().triggers for run in ts.planned} == set(made)
 
 
 def test_runs_are_asked_for_by_time_then_priority(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -202,13 +206,45 @@ def test_a_run_that_waits_for_its_turn_is_not_made(sql_store: SqlStore, schedule
     (run_id,) = make_all(schedule, first)
     tick(schedule, first + MINUTE)
     assert make_all(schedule, first + MINUTE) == []
-    assert len(schedule.load(first + MINUTE).runs) == 2
+    assert len(schedule.load().runs) == 2
     run = sql_store.get_run(run_id)
     for status in (RunStatus.RUNNING, RunStatus.SUCCESS):
         run = run.model_copy(update={"status": status, "started_at": first, "finished_at": first + MINUTE})
         sql_store.record(Changes(runs=(run,)))
     (second,) = make_all(schedule, first + MINUTE)
     assert sql_store.get_run(second).slot == first + MINUTE
+
+
+def a_backlog(store: SqlStore, count: int, request: RunRequest) -> None:
+    """Many runs of the task b that were asked for, all of them due before anything else."""
+    store.save_task(Task(id="b", name="b", task_type="shell"))
+    slots = [request.created_at + number * timedelta(seconds=1) for number in range(count)]
+    asked = [replace(request, key=f"b-{number:04}", slot=slot) for number, slot in enumerate(slots)]
+    store.transaction(lambda connection: Writer(connection).requests(asked))
+
+
+def of_b(origin: Origin, serial: str = "") -> RunRequest:
+    return RunRequest("b", "b", NOW - timedelta(days=1), trigger_id="rb", origin=origin, serial=serial)
+
+
+def test_a_backlog_that_waits_for_its_turn_keeps_no_other_task_waiting(sql_store: SqlStore, schedule: Schedule) -> None:
+    a_backlog(sql_store, 500, of_b(Origin.BACKFILL, "trigger"))
+    save(sql_store, a_trigger())
+    tick(schedule, NOW + MINUTE)
+    assert [item.slug for item in schedule.requests.wanted(NOW + MINUTE, 2)] == ["b", "t1"]
+    first, _ = make_all(schedule, NOW + MINUTE)
+    assert first == "flow b-0000"
+    assert schedule.requests.wanted(NOW + MINUTE) == []
+
+
+def test_the_backlog_of_a_task_that_is_held_keeps_no_other_task_waiting(
+    sql_store: SqlStore, schedule: Schedule
+) -> None:
+    a_backlog(sql_store, 300, of_b(Origin.SCHEDULER))
+    sql_store.save_task(sql_store.get_task("b").model_copy(update={"status": TaskStatus.PAUSED}))
+    save(sql_store, a_trigger())
+    tick(schedule, NOW + MINUTE)
+    assert [item.slug for item in schedule.requests.wanted(NOW + MINUTE)] == ["t1"]
 
 
 def test_a_failed_run_is_followed_by_its_next_attempt_once(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -234,6 +270,19 @@ def test_a_failed_run_is_followed_by_its_next_attempt_once(sql_store: SqlStore, 
         sql_store.record(Changes(runs=(retried,)))
     tick(schedule, ended + MINUTE)
     assert schedule.requests.wanted(ended + MINUTE) == []
+
+
+@pytest.mark.parametrize("sql_store", ["sqlite"], indirect=True)
+def test_what_a_tick_looks_for_has_an_index_of_its_own(sql_store: SqlStore, schedule: Schedule) -> None:
+    """However long the history: SQLite uses a partial index only where the condition's words are written out."""
+    asked: list[tuple[str, Any]] = []
+    sa.event.listen(sql_store.engine, "before_cursor_execute", lambda *about: asked.append((about[2], about[3])))
+    schedule.due(NOW, 100)
+    for word, index in (("followed", "ix_task_runs_unfollowed"), ("consumed", "ix_trigger_firings_waiting")):
+        ((query, values),) = [(text, values) for text, values in asked if word in text.partition("WHERE")[2]]
+        with sql_store.engine.connect() as connection:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values).all()
+        assert any(index in row[3] for row in plan), plan
 
 
 def test_a_manual_run_and_a_preview_are_followed_by_nothing(sql_store: SqlStore, schedule: Schedule) -> None:
@@ -404,7 +453,7 @@ def test_a_trigger_that_is_removed_leaves_its_ledger(sql_store: SqlStore, schedu
     save(sql_store)
     tick(schedule, NOW + timedelta(hours=1))
     assert [row.verdict for row in schedule.ledger()] == [Verdict.FIRED]
-    assert schedule.load(NOW).triggers == []
+    assert schedule.load().triggers == []
     sql_store.delete_task("t1")
     assert schedule.ledger() == []
 
@@ -415,7 +464,7 @@ def test_triggers_from_before_the_scheduler_are_adopted(sql_store: SqlStore, sch
     save(sql_store, a_trigger())
     with sql_store.engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM trigger_states"))
-    assert schedule.load(NOW).triggers == []
+    assert schedule.load().triggers == []
     assert schedule.adopt(NOW) == 1
     assert schedule.adopt(NOW) == 0
     tick(schedule, NOW + MINUTE)
@@ -452,7 +501,7 @@ def test_a_run_that_is_made_while_it_is_given_up_is_cancelled(sql_store: SqlStor
     assert schedule.ledger()[0].verdict is Verdict.SKIPPED
     assert [found for found, _ in schedule.requests.cancels()] == [run_id]
     assert tick(schedule, late + MINUTE, late=True).verdicts == 0
-    assert schedule.load(late).runs == ()
+    assert schedule.load().runs == ()
 
 
 def test_an_attempt_that_waits_is_moved_by_a_pause_and_back(sql_store: SqlStore, schedule: Schedule) -> None:

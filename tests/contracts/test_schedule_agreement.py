@@ -173,7 +173,7 @@ class Life:
 
     def see_ahead(self) -> None:
         """Which runs were made ahead is the database's own affair: the reference is told."""
-        ahead = {ts.id: ts.planned for ts in self.schedule.load(self.now).triggers}
+        ahead = {ts.id: ts.planned for ts in self.schedule.load().triggers}
         told = tuple(replace(ts, planned=ahead.get(ts.id, ())) for ts in self.state.triggers)
         self.state = replace(self.state, triggers=told)
 
@@ -286,7 +286,7 @@ class Life:
         theirs = {row.key: row for row in self.schedule.ledger(limit=100_000)}
         ours = {row.key: row for row in self.ledger}
         assert {key: _said(row) for key, row in theirs.items()} == {key: _said(row) for key, row in ours.items()}
-        state = self.schedule.load(self.now)
+        state = self.schedule.load()
         assert {ts.id: (ts.cursor, ts.standing) for ts in state.triggers} == {
             ts.id: (ts.cursor, ts.standing) for ts in self.state.triggers
         }

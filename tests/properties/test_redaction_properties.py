@@ -153,7 +153,7 @@ def written(value: str) -> list[str]:
 def test_every_written_form_of_a_registered_value_is_masked(secret: str, around: str) -> None:
     redactor = Redactor([secret])
     for form in written(secret):
-        found = redactor.mask_registered(f"{around} {form} {around}")
+        found = redactor.registered.mask(f"{around} {form} {around}")
         assert MASK in found, form
         assert secret not in found, form
 
@@ -184,4 +184,4 @@ def test_values_that_are_registered_one_by_one_are_all_masked(values: list[str])
     for index, value in enumerate(values):
         redactor.register(value)
         for known in values[: index + 1]:
-            assert known in MASK or known not in redactor.mask_registered(f"<{known}>")
+            assert known in MASK or known not in redactor.registered.mask(f"<{known}>")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.task_types.database.progress import RowProgress
 from taskcenter.context import RunContext
 from taskcenter.models import LogLine, Run, StepRun, Task
 from taskcenter.ports import Changes
@@ -80,6 +82,22 @@ def test_a_run_is_measured_by_the_runs_of_its_task_only(tmp_path: Path) -> None:
         )
         [nothing] = of_run(center, center.store.get_run("alone"), [], NOW)
         assert (nothing["by"], nothing["overdue"]) == (None, False)
+
+
+def test_rows_are_told_as_numbers_too() -> None:
+    said: list[tuple[Any, ...]] = []
+    ctx = RunContext(on_progress=lambda *told: said.append(told))
+    rows = RowProgress(ctx, 200)
+    rows.add(50)
+    rows.say()
+    rows.add(250)
+    rows.say()
+    RowProgress(ctx, None).say()
+    assert said == [
+        (25.0, "50 of about 200 rows", 50, 200),
+        (99.0, "300 of about 300 rows", 300, 300),
+        (99.0, "0 rows", 0, None),
+    ]
 
 
 def test_ten_thousand_reports_a_second_store_ten_at_most_and_the_last_one(tmp_path: Path) -> None:

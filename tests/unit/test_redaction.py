@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,7 +14,16 @@ import pytest
 
 from benchmarks.redaction import hostile_lines, made_up_secrets, ordinary_log
 from taskcenter.errors import ValidationFailed
-from taskcenter.redaction import MASK, Redactor, is_secret_name, redact, redact_exception_text, redact_text, sieve
+from taskcenter.redaction import (
+    MASK,
+    Redactor,
+    is_secret_name,
+    redact,
+    redact_exception_text,
+    redact_text,
+    registered,
+    sieve,
+)
 from tests.outside import outside_rows
 
 
@@ -253,6 +264,67 @@ def test_short_registered_values_are_refused_or_masked_in_data_only() -> None:
     assert redactor.redact({"x": "abcd", "y": ["abcd"], "z": "abcde"}) == {"x": MASK, "y": [MASK], "z": "abcde"}
     with pytest.raises(ValidationFailed, match="shorter than 4"):
         redactor.register("abc")
+
+
+class MeanwhileSet(set[str]):
+    """Something else happens right after a value is added."""
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        super().__init__()
+        self.then = then
+
+    def add(self, value: str) -> None:
+        super().add(value)
+        self.then()
+
+
+def test_what_is_registered_is_masked_while_another_thread_makes_it_searchable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    redactor = Redactor()
+    seen: list[str] = []
+    other = threading.Thread(target=lambda: seen.append(redactor.redact_text("a longsecret here")))
+
+    def slow(forms: Any) -> Any:
+        monkeypatch.undo()
+        other.start()
+        other.join(0.05)  # it waits for us
+        return registered._Search(forms)
+
+    monkeypatch.setattr(registered, "_Search", slow)
+    redactor.register("longsecret")
+    assert redactor.redact_text("a longsecret here") == f"a {MASK} here"
+    other.join(10)
+    assert seen == [f"a {MASK} here"]
+
+
+def test_a_value_that_another_thread_is_just_registering_is_masked_when_it_is_registered_again() -> None:
+    redactor = Redactor()
+    seen: list[str] = []
+
+    def again() -> None:
+        redactor.register("longsecret")
+        seen.append(redactor.redact_text("a longsecret here"))
+
+    other = threading.Thread(target=again)
+
+    def meanwhile() -> None:
+        other.start()
+        other.join(0.05)
+
+    redactor.registered._values = MeanwhileSet(meanwhile)
+    redactor.register("longsecret")
+    other.join(10)
+    assert seen == [f"a {MASK} here"]
+
+
+def test_an_engine_that_does_not_run_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(registered, "make_scanner", lambda expressions, _flags: asked.append(len(expressions)))
+    many = Redactor([f"a-secret-number-{number}" for number in range(500)])
+    for _ in range(3):
+        assert many.redact_text("x a-secret-number-77 y") == f"x {MASK} y"
+    assert len(asked) == 1
 
 
 def test_of_two_registered_values_the_longer_one_wins() -> None:

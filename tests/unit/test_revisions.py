@@ -89,6 +89,17 @@ def test_two_revisions_are_compared_without_reading_the_rest(center: Center, mon
     assert revisions.rollback(center, name, 1, CALLER).revision == 4
 
 
+def test_a_step_whose_name_sounds_like_a_secret_is_told_like_any_other(center: Center) -> None:
+    first, second = (graph_of(refresh_token={"payload": {"seconds": n}}) for n in (1, 2))
+    tasks.save(center, {"name": "Tokens", "taskType": "composite", "graph": first}, CALLER)
+    tasks.save(center, {"graph": second}, CALLER, update="tokens")
+    (found,) = revisions.diff(center, "tokens", 1, 2)[2]
+    assert (found.path, found.before, found.after) == ("steps[refresh_token].payload.seconds", 1, 2)
+    told = graph_of(refresh_token={"payload": {"password": "first-value"}})
+    assert "first-value" not in str(differences({}, {}, told, {"steps": []}))
+    assert revisions.rollback(center, "tokens", 1, CALLER).revision == 3
+
+
 def test_rollback_makes_the_old_definition_new(center: Center) -> None:
     name = nightly(center)
     saved = revisions.rollback(center, name, 1, CALLER, reason="broke the night")

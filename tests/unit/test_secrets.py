@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -148,6 +150,52 @@ def test_the_key_may_stand_in_the_environment(tmp_path: Path) -> None:
     center.settings = Settings.from_env({"TASKCENTER_HOME": str(tmp_path), "TASKCENTER_SECRET_KEY": new})
     assert value_of(center, "db") == VALUE
     assert not (tmp_path / FILE).exists()
+
+
+def test_the_keys_themselves_are_masked(center: Center) -> None:
+    secrets.put(center, "db", VALUE, CALLER)
+    key = (center.settings.home / FILE).read_text().strip()
+    assert key not in redact_text(f"it is {key}")
+
+
+def test_a_variable_without_a_key_says_so(tmp_path: Path) -> None:
+    settings = Settings.from_env({"TASKCENTER_HOME": str(tmp_path), "TASKCENTER_SECRET_KEY": " ,"})
+    with pytest.raises(SetupError, match="TASKCENTER_SECRET_KEY holds no key"):
+        load_keys(settings)
+
+
+def test_what_a_crash_left_beside_the_key_keeps_nobody_from_rotating(center: Center) -> None:
+    secrets.put(center, "db", VALUE, CALLER)
+    left = center.settings.home / f"{FILE}.{os.getpid()}.new"
+    left.write_text("half of a ke")
+    secrets.rotate_key(center, CALLER)
+    assert value_of(center, "db") == VALUE
+    assert [path for path in center.settings.home.glob(f"{FILE}.*.new") if path != left] == []
+
+
+@pytest.mark.parametrize("name", ["prod-db-01", "db-password-2", "api_key_7", "github-token"])
+def test_the_audit_says_which_secret_it_was(center: Center, name: str) -> None:
+    secrets.put(center, name, VALUE, CALLER)
+    secrets.delete(center, name, CALLER)
+    gone, made = center.store.list_audit()
+    assert (made.object, made.message) == (f"{name}, a secret", f"{name}: the secret was set (version 1)")
+    assert (gone.object, gone.message) == (f"{name}, a secret", f"{name}: the secret was deleted")
+
+
+@pytest.mark.parametrize(
+    ("kept", "value"), [("1e3", "1e3"), ('{"a": 1.50}', '{"a": 1.50}'), ({"user": "ada"}, '{"user": "ada"}')]
+)
+def test_the_value_of_a_prefect_block_is_taken_as_it_is(
+    center: Center, monkeypatch: pytest.MonkeyPatch, kept: Any, value: str
+) -> None:
+    from prefect.blocks.system import Secret
+
+    monkeypatch.setattr(Secret, "load", lambda name, _sync: Secret(value=kept))
+    monkeypatch.setattr("taskcenter_adapter.resolve_secret.register_secret", lambda _: None)
+    assert resolve_secret("elsewhere", center.settings, center.store) == (
+        value,
+        {"name": "elsewhere", "store": "prefect"},
+    )
 
 
 def test_over_rest_nothing_comes_back(center: Center) -> None:

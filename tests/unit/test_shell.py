@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psutil
 import pytest
 
-from flows.task_types.process import LINE_BYTES, TAIL_BYTES
+from flows.task_types.process import LINE_BYTES, TAIL_BYTES, child_environment
+from taskcenter.clock import utc_now
 from taskcenter.context import Cancelled, RunContext
 from taskcenter.errors import Refused, StepFailed, TimedOut
+from taskcenter.models import Run, Task
 from taskcenter.redaction import MASK, register_secret
+from taskcenter.settings import Settings
 from taskcenter.task_types import registry
 
 
@@ -89,6 +94,30 @@ def test_the_environment_is_clean_and_files_are_private(ctx: RunContext, monkeyp
     assert "hunter2" not in output["stdoutTail"]
     assert "TASKCENTER_HOME" not in output["stdoutTail"]
     assert output["stdoutTail"].endswith("0077\n")
+
+
+def test_nothing_of_the_worker_reaches_a_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the run's own session hands to a task type, and what ``{{env.…}}`` of a composite knows."""
+    from flows.running.composite_run import environment_of
+    from flows.running.session import Session
+
+    names = ("TASKCENTER_SECRET_KEY", "TASKCENTER_DATABASE_URL", "PREFECT_API_KEY")
+    for name in names:
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("PLAIN", "seen")
+    task = Task(name="x", task_type="shell", environment={"OWN": "1"})
+    recorder = SimpleNamespace(run=Run(id="r", task_slug="x", task_type="shell", created_at=utc_now()))
+    session = cast(
+        Any, SimpleNamespace(task=task, recorder=recorder, run=recorder.run, dry_run=False, logger=logging.getLogger(),
+                             settings=Settings(home=tmp_path), temp_dir=tmp_path, connection=str, secret=str,
+                             hold=SimpleNamespace(seconds=lambda: 0.0)),
+    )  # fmt: skip
+    ctx = Session.context(session)
+    assert ctx.env == {"OWN": "1"}
+    assert "hunter2" not in child_environment(ctx, {}).values()
+    assert environment_of(task)["PLAIN"] == "seen"
+    assert environment_of(task)["OWN"] == "1"
+    assert not set(names) & environment_of(task).keys()
 
 
 def test_exit_codes(ctx: RunContext) -> None:

@@ -167,7 +167,8 @@ class _Comparison:
             self._next = now + 1.0
             done = source_rows + target_rows
             percent = min(99.0, 100.0 * done / self.expected) if self.expected else 0.0
-            self.ctx.progress(percent, f"{done:,} rows read")
+            total = max(self.expected, done) if self.expected else None
+            self.ctx.progress(percent, f"{done:,} rows read", done=done, total=total)
 
     def _tolerated(self, left: Side, right: Side, pair: Pair, spool: Spool) -> Spool:
         """Without the rows whose floats differ by no more than is allowed, and nothing else."""

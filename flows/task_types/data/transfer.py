@@ -349,9 +349,10 @@ class _Transfer:
             done = before + rows
             if self.expected:
                 percent = min(99.0, 100.0 * done / self.expected)
-                self.ctx.progress(percent, f"{done:,} rows of about {self.expected:,}")
+                total = max(self.expected, done)
+                self.ctx.progress(percent, f"{done:,} rows of about {total:,}", done=done, total=total)
             else:
-                self.ctx.progress(0, f"{done:,} rows")
+                self.ctx.progress(0, f"{done:,} rows", done=done)
 
         return Counter(report)
 

@@ -30,6 +30,7 @@ class RowProgress:
         self._said = time.monotonic()
         if self.total:
             percent = min(self.upto - 1, self.upto * self.done / max(self.total, 1))
-            self.ctx.progress(percent, f"{self.done:,} of about {max(self.total, self.done):,} rows")
+            total = max(self.total, self.done)
+            self.ctx.progress(percent, f"{self.done:,} of about {total:,} rows", done=self.done, total=total)
         else:
-            self.ctx.progress(0, f"{self.done:,} rows")
+            self.ctx.progress(0, f"{self.done:,} rows", done=self.done)

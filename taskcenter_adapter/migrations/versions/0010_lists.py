@@ -9,12 +9,32 @@ from __future__ import annotations
 
 from alembic import op
 
-from taskcenter_adapter.run_search import POSTGRESQL_SEARCH, SQLITE_SEARCH
-
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
+
+DELETE = (
+    "INSERT INTO task_runs_search (task_runs_search, rowid, names)"
+    " VALUES ('delete', old.rowid, old.task_slug || ' ' || old.name);"
+)
+INSERT = "INSERT INTO task_runs_search (rowid, names) VALUES (new.rowid, new.task_slug || ' ' || new.name);"
+SQLITE_SEARCH = (
+    "CREATE INDEX ix_task_runs_created_at ON task_runs (created_at, id, task_slug, name)",
+    "CREATE VIEW task_runs_names AS SELECT rowid AS run, task_slug || ' ' || name AS names FROM task_runs",
+    "CREATE VIRTUAL TABLE task_runs_search USING fts5(names, content='task_runs_names', content_rowid='run',"
+    " tokenize='trigram', columnsize=0)",
+    f"CREATE TRIGGER task_runs_search_insert AFTER INSERT ON task_runs BEGIN {INSERT} END",
+    f"CREATE TRIGGER task_runs_search_delete AFTER DELETE ON task_runs BEGIN {DELETE} END",
+    f"""CREATE TRIGGER task_runs_search_update AFTER UPDATE OF task_slug, name ON task_runs
+    WHEN old.task_slug IS NOT new.task_slug OR old.name IS NOT new.name BEGIN {DELETE} {INSERT} END""",
+)
+POSTGRESQL_SEARCH = (
+    "CREATE INDEX ix_task_runs_created_at ON task_runs (created_at, id) INCLUDE (task_slug, name)",
+    "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    "CREATE INDEX ix_task_runs_search ON task_runs USING gin"
+    " (lower((task_slug || ' ' || name) COLLATE \"C\") gin_trgm_ops)",
+)
 
 
 def upgrade() -> None:
