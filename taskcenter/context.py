@@ -67,6 +67,8 @@ class RunContext:
     """
 
     run_id: str = ""
+    root_run_id: str = ""
+    """The first attempt; the same for all attempts of one piece of work."""
     task: str = ""
     step_key: str | None = None
     attempt: int = 1

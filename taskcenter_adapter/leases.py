@@ -21,11 +21,13 @@ from .orphans import process_started, worker_lives
 from .schedule_read import SCHEDULER
 from .schedule_tables import leases
 
-__all__ = ["LEFT", "Lead", "Lease", "LostLease", "Transactions", "holder_of", "this_machine"]
+__all__ = ["LEFT", "TAKEN", "Lead", "Lease", "LostLease", "Transactions", "holder_of", "this_machine"]
 
 T = TypeVar("T")
 LEFT: Final = "left by "
 """Before the holder of a lease whose process has done with it."""
+TAKEN: Final = "taken from "
+"""Before the holder of a lease that somebody took in order to close its run."""
 
 
 class LostLease(Exception):
@@ -70,6 +72,11 @@ class Lease:
     def left(self) -> bool:
         """Whether its holder lives and has done with it."""
         return self.holder.startswith(LEFT)
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody is closing its run, or was and did not come to the end of it."""
+        return self.holder.startswith(TAKEN)
 
     @property
     def here(self) -> bool:

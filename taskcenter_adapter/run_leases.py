@@ -13,15 +13,17 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from .leases import LEFT, Lease
+from .leases import LEFT, TAKEN, Lease
 from .orphans import process_started
 from .schedule_tables import leases
 from .statements import one_of
 from .store_sql import SqlStore
 
-__all__ = ["LEASE", "PLACE", "RENEW_SECONDS", "RUN", "RunLeases"]
+__all__ = ["CLOSING", "LEASE", "PLACE", "RENEW_SECONDS", "RUN", "RunLeases"]
 
 LEASE: Final = timedelta(seconds=30)
+CLOSING: Final = timedelta(seconds=10)
+"""For so long whoever takes a run over has it for himself."""
 RENEW_SECONDS: Final = 5.0
 RUN: Final = "run:"
 PLACE: Final = "place:"
@@ -94,11 +96,18 @@ class RunLeases:
     def runs(self) -> list[Lease]:
         return self._all(RUN)
 
-    def drop(self, held: Lease) -> bool:
-        """Take a run from its worker, unless that renewed or ended meanwhile; True for one caller only."""
-        same = (leases.c.name == RUN + held.name) & (leases.c.epoch == held.epoch) & (leases.c.until == held.until)
-        done = self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(same)).rowcount)
-        return bool(done)
+    def take_over(self, held: Lease, now: datetime) -> Lease | None:
+        """Take a run from its worker, to close it; for one caller only, and None when the worker renewed or ended.
+
+        Who does not come to the end of it, or dies, has lost it after a while: another one closes the run then.
+        """
+        mine = Lease(held.name, TAKEN + held.holder.removeprefix(TAKEN), held.epoch + 1, now + CLOSING, held.facts)
+        change = sa.update(leases).where(_same(held)).values(holder=mine.holder, epoch=mine.epoch, until=mine.until)
+        return mine if self._store.transaction(lambda connection: connection.execute(change).rowcount) else None
+
+    def drop(self, held: Lease) -> None:
+        """The run is closed."""
+        self._store.transaction(lambda connection: connection.execute(sa.delete(leases).where(_same(held))))
 
     def present(self, holder: str, now: datetime, facts: Mapping[str, Any]) -> None:
         """A worker says that it is there, and how it stands."""
@@ -132,3 +141,8 @@ class RunLeases:
             Lease(row["name"].removeprefix(kind), row["holder"], row["epoch"], row["until"], row["facts"] or {})
             for row in rows
         ]
+
+
+def _same(held: Lease) -> sa.ColumnElement[bool]:
+    """The lease as it was seen."""
+    return sa.and_(leases.c.name == RUN + held.name, leases.c.epoch == held.epoch, leases.c.until == held.until)

@@ -82,6 +82,7 @@ class Session:
 
         return RunContext(
             run_id=self.run.id,
+            root_run_id=self.run.root_run_id or self.run.id,
             task=self.run.task_slug,
             step_key=step_key,
             attempt=self.run.attempt,

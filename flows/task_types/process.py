@@ -60,6 +60,7 @@ def child_environment(ctx: RunContext, more: Mapping[str, str]) -> dict[str, str
     """
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("LC_")}
     run = {"TASKCENTER_RUN_ID": ctx.run_id, "TASKCENTER_TASK": ctx.task, "TASKCENTER_ATTEMPT": str(ctx.attempt)}
+    run["TASKCENTER_ROOT_RUN_ID"] = ctx.root_run_id or ctx.run_id
     return {"PATH": os.defpath, **kept, **run, **ctx.env, **more}
 
 

@@ -54,8 +54,9 @@ class Rescuer:
         done = []
         for lease in held:
             try:
-                if self._is_over(lease, now, sees) and leases.drop(lease):
+                if self._is_over(lease, now, sees) and (mine := leases.take_over(lease, now)) is not None:
                     self._close(lease, now)
+                    leases.drop(mine)
                     done.append(lease.name)
             except TaskCenterError as error:
                 _LOG.warning("run %s is not rescued yet: %s", lease.name, error.message.splitlines()[0])
@@ -64,6 +65,8 @@ class Rescuer:
 
     def _is_over(self, lease: Lease, now: datetime, sees: bool) -> bool:
         """Whether nobody works on the run any more; ends what is left of it on this machine."""
+        if lease.taken:
+            return lease.until <= now
         silent = lease.until <= now and sees
         if lease.dead and not silent:
             return not processes_of(lease.name, lease.pid)  # its warm process may be ending it in order
@@ -105,6 +108,8 @@ class Rescuer:
 def _why(lease: Lease) -> str:
     if lease.left:
         return "its process ended without a word"
+    if lease.taken:
+        return "its worker is gone"
     if lease.dead:
         return f"its worker {lease.holder} is gone"
     return f"nothing was heard of its worker {lease.holder} for {LEASE.total_seconds():g} s"

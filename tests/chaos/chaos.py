@@ -52,8 +52,8 @@ class Chaos:
     # the work ----------------------------------------------------------------------------------------
 
     def make_tasks(self) -> None:
-        lock = f"flock -n {self.folder}/lock-$KEY sh -c 'sleep $NAP; exit $CODE' "
-        overlap = f"|| {{ code=$?; test $code -ne 1 || echo $KEY >> {self.folder}/overlaps; exit $code; }}"
+        lock = f"flock -n {self.folder}/lock-$TASKCENTER_ROOT_RUN_ID sh -c 'sleep $NAP; exit $CODE' "
+        overlap = f"|| {{ code=$?; test $code -ne 1 || echo $KEY $TASKCENTER_ROOT_RUN_ID $TASKCENTER_ATTEMPT >> {self.folder}/overlaps; exit $code; }}"
         command = ["sh", "-c", lock + overlap]
         step = {"taskType": "shell", "payload": {"command": ["sh", "-c", "sleep 0.5"]}}
         graph = {

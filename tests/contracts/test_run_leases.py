@@ -11,7 +11,7 @@ import pytest
 
 from taskcenter_adapter.database import make_engine, upgrade
 from taskcenter_adapter.leases import Lease, holder_of, this_machine
-from taskcenter_adapter.run_leases import LEASE, RunLeases
+from taskcenter_adapter.run_leases import CLOSING, LEASE, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, 123456, tzinfo=UTC)
@@ -56,16 +56,26 @@ def test_a_run_is_taken_away_once_and_not_after_a_renewal(leases: RunLeases) -> 
     assert leases.take("r-1", "a", NOW, {"host": "h"})
     [seen] = leases.runs()
     leases.renew("a", {"r-1"}, NOW + timedelta(seconds=1))
-    assert not leases.drop(seen)
+    assert leases.take_over(seen, NOW) is None
     [seen] = leases.runs()
-    taken: list[bool] = []
-    threads = [threading.Thread(target=lambda: taken.append(leases.drop(seen))) for _ in range(4)]
+    taken: list[Lease | None] = []
+    threads = [threading.Thread(target=lambda: taken.append(leases.take_over(seen, LATER))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(taken) == [False, False, False, True]
+    [mine] = [one for one in taken if one is not None]
     assert leases.renew("a", {"r-1"}, LATER) == set()
+    [held] = leases.runs()
+    assert (held, held.taken, held.until) == (mine, True, LATER + CLOSING)
+    leases.drop(seen)  # it is no longer as it was seen
+    again = leases.take_over(held, LATER + CLOSING)  # who took it did not come to the end
+    assert again is not None
+    assert (again.holder, again.epoch) == (held.holder, held.epoch + 1)
+    leases.drop(held)
+    assert leases.runs() == [again]
+    leases.drop(again)
+    assert leases.runs() == []
 
 
 def test_a_run_whose_end_is_in_doubt_is_left_to_the_service(leases: RunLeases) -> None:
@@ -76,7 +86,7 @@ def test_a_run_whose_end_is_in_doubt_is_left_to_the_service(leases: RunLeases) -
     assert (held.left, held.dead, held.until) == (True, True, NOW)
     assert leases.renew(holder, {"r-1"}, NOW) == set()
     leases.give_up("r-1", holder)
-    assert leases.drop(held)
+    assert leases.take_over(held, NOW) is not None
 
 
 def test_a_worker_says_what_it_does_and_is_forgotten_in_time(leases: RunLeases) -> None:

@@ -16,9 +16,10 @@ import psutil
 import pytest
 
 from taskcenter.clock import utc_now
+from taskcenter.errors import ServerAway
 from taskcenter.status import RunPhase, RunStatus
 from taskcenter_adapter.leases import Lease, this_machine
-from taskcenter_adapter.run_leases import LEASE, RunLeases
+from taskcenter_adapter.run_leases import CLOSING, LEASE, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.services import runs as run_service
 from taskcenter_console.services import tasks as task_service
@@ -155,6 +156,30 @@ def test_a_run_that_was_only_claimed_waits_again(live_center: LiveCenter, worker
     assert known["state_type"] == "SCHEDULED"
     bench = worker()
     assert run_service.wait(live.center, run_id, timeout=40).status is RunStatus.SUCCESS, bench.tail()
+
+
+def test_a_rescue_that_fails_is_tried_again(live_center: LiveCenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker and Prefect server were killed together: the run is not forgotten because nobody could be told."""
+    live = live_center
+    run_id = start(live, graph={"steps": STEPS[:1], "edges": []})
+    live.gateway.set_run_state(run_id, "PENDING")
+    leases, now = leases_of(live), utc_now()
+    assert leases.take(run_id, "here/4194304@1", now, this_machine())
+    rescuer = Rescuer(live.center)
+
+    def away(*args: object) -> None:
+        raise ServerAway("the Prefect server does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live.center.gateway, "find_run", away)
+        assert run_id not in rescuer.look(now)
+    assert run_id not in rescuer.look(now)  # somebody else may be at it
+    assert run_id in rescuer.look(now + CLOSING)
+    known = live.gateway.find_run(run_id)
+    assert known is not None
+    assert known["state_type"] == "SCHEDULED"
+    assert run_id not in {held.name for held in leases.runs()}
+    live.gateway.set_run_state(run_id, "CANCELLED")
 
 
 def test_a_run_whose_start_could_not_be_told_waits_again(live_center: LiveCenter, worker: Callable[[], Bench]) -> None:
