@@ -38,13 +38,13 @@ SIDE := $(wildcard $(addprefix tests/integration/test_,admission_gate.py byte_gr
 	priority.py run_output.py backup.py data*.py schema_snapshot.py sql_script.py))
 PYTEST = $(BIN)/python -m pytest
 test: lint
-	@nice -n 10 $(PYTEST) tests/fundamentals tests/unit tests/properties tests/contracts > .others.log 2>&1 & \
+	@nice -n 10 $(PYTEST) -m 'not alone' tests/fundamentals tests/unit tests/properties tests/contracts > .others.log 2>&1 & \
 	others=$$!; \
 	nice -n 5 $(PYTEST) -m 'not alone' $(SIDE) > .side.log 2>&1 & \
 	side=$$!; \
 	$(PYTEST) -m 'not alone' tests/integration tests/acceptance $(SIDE:%=--ignore=%); all=$$?; \
 	wait $$side || all=1; wait $$others || all=1; cat .side.log .others.log; \
-	$(PYTEST) -m alone tests/integration || all=1; \
+	$(PYTEST) -m alone tests/unit tests/integration || all=1; \
 	exit $$all
 
 bench: $(STAMP)

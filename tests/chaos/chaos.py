@@ -53,7 +53,8 @@ class Chaos:
 
     def make_tasks(self) -> None:
         lock = f"flock -n {self.folder}/lock-$TASKCENTER_ROOT_RUN_ID sh -c 'sleep $NAP; exit $CODE' "
-        overlap = f"|| {{ code=$?; test $code -ne 1 || echo $KEY $TASKCENTER_ROOT_RUN_ID $TASKCENTER_ATTEMPT >> {self.folder}/overlaps; exit $code; }}"
+        said = "$KEY $TASKCENTER_ROOT_RUN_ID $TASKCENTER_ATTEMPT"
+        overlap = f"|| {{ code=$?; test $code -ne 1 || echo {said} >> {self.folder}/overlaps; exit $code; }}"
         command = ["sh", "-c", lock + overlap]
         step = {"taskType": "shell", "payload": {"command": ["sh", "-c", "sleep 0.5"]}}
         graph = {
@@ -182,7 +183,7 @@ class Chaos:
                     found.append(f"attempts {before['attempt']} and {after['attempt']} of {root} overlapped")
         overlaps = self.folder / "overlaps"
         if overlaps.exists():
-            found.append(f"the work itself met another attempt at work: {overlaps.read_text().split()}")
+            found.append(f"the work itself met another attempt at work: {overlaps.read_text().splitlines()}")
         checked = self.started.taskcenter("reconcile", "--check")
         if checked.returncode:
             found.append(f"tables and Prefect differ:\n{checked.stdout}{checked.stderr}")

@@ -66,6 +66,9 @@ def measure(shape: str) -> dict[str, float]:
     return figures
 
 
+pytestmark = pytest.mark.alone
+
+
 @pytest.mark.parametrize(("shape", "edges"), [("graph", 40_000), ("chain", 9_999), ("fan", 19_996)])
 def test_ten_thousand_steps_are_checked_and_planned_in_two_seconds(shape: str, edges: int) -> None:
     figures = measure(shape)
