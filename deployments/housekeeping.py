@@ -11,9 +11,9 @@ from taskcenter_adapter.gateway import Gateway
 
 from .spec import POOL
 
-__all__ = ["PARAMETERS", "PURGE_HISTORY", "put"]
+__all__ = ["PURGE_HISTORY", "put"]
 
-PARAMETERS: Final[dict[str, Any]] = {
+_PARAMETERS: Final[dict[str, Any]] = {
     "title": "Parameters",
     "type": "object",
     "properties": {
@@ -35,15 +35,18 @@ PURGE_HISTORY: Final[dict[str, Any]] = {
     "tags": ["housekeeping"],
     "work_pool_name": POOL,
     "work_queue_name": "low",
-    "parameter_openapi_schema": PARAMETERS,
+    "parameter_openapi_schema": _PARAMETERS,
     "enforce_parameter_schema": True,
 }
 _FLOW = "housekeeping"
+_OURS = ("description", "entrypoint", "parameter_openapi_schema", "enforce_parameter_schema")
+"""What follows this version; all else in it, and its schedules, are a person's once it is there."""
 
 
-def put(gateway: Gateway) -> bool:
-    """Make it when it is not there; one that is there keeps the schedule a person gave it."""
-    if gateway.find_deployment(f"{_FLOW}/{PURGE_HISTORY['name']}") is not None:
-        return False
-    gateway.put_deployment({**PURGE_HISTORY, "flow_id": gateway.flow_id(_FLOW)})
-    return True
+def put(gateway: Gateway) -> None:
+    """Make it when it is not there, else bring it up to date."""
+    known = gateway.find_deployment(f"{_FLOW}/{PURGE_HISTORY['name']}")
+    if known is None:
+        gateway.put_deployment({**PURGE_HISTORY, "flow_id": gateway.flow_id(_FLOW)})
+    elif any(known.get(name) != PURGE_HISTORY[name] for name in _OURS):
+        gateway.update_deployment(str(known["id"]), {name: PURGE_HISTORY[name] for name in _OURS})

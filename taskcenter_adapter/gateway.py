@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +19,37 @@ import httpx
 from taskcenter.errors import NotFound, Refused, ServerAway
 from taskcenter.status import Priority
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "NewRun"]
 
 _PAGE = 200
 _MOST_AT_ONCE = 100
 """Runs in one request, as Prefect allows."""
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A flow run to make, now or ``at`` a time (``retry``: as Prefect's AwaitingRetry).
+
+    With an idempotency key that was used before, Prefect gives the run of that time.
+    """
+
+    parameters: Mapping[str, Any]
+    tags: Sequence[str]
+    at: datetime | None = None
+    retry: bool = False
+    idempotency_key: str | None = None
+
+    def body(self) -> Json:
+        """As Prefect's API takes it."""
+        body: Json = {"parameters": dict(self.parameters), "tags": list(self.tags)}
+        if self.idempotency_key:
+            body["idempotency_key"] = self.idempotency_key
+        if self.at is not None:
+            details = {"scheduled_time": self.at.isoformat()}
+            state = "AwaitingRetry" if self.retry else "Scheduled"
+            body["state"] = {"type": "SCHEDULED", "name": state, "state_details": details}
+        return body
 
 
 class Gateway:
@@ -202,30 +228,17 @@ class Gateway:
 
     # flow runs ---------------------------------------------------------------------------------------
 
-    def create_run(
-        self,
-        deployment_id: str,
-        *,
-        parameters: Mapping[str, Any],
-        tags: Sequence[str],
-        at: datetime | None = None,
-        retry: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Json:
-        """A flow run of a deployment, now or ``at`` a time (``retry``: as Prefect's AwaitingRetry).
-
-        With an idempotency key that was used before, Prefect gives the run of that time.
-        """
-        body = _new_run(parameters, tags, at, retry, idempotency_key)
-        made: Json = self._call("POST", f"/deployments/{deployment_id}/create_flow_run", body)
+    def create_run(self, deployment_id: str, run: NewRun) -> Json:
+        """A flow run of a deployment."""
+        made: Json = self._call("POST", f"/deployments/{deployment_id}/create_flow_run", run.body())
         return made
 
-    def create_runs(self, deployment_id: str, runs: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        """Many at once, each told as to ``create_run``, for half of what each alone costs the server.
+    def create_runs(self, deployment_id: str, runs: Sequence[NewRun]) -> list[str | None]:
+        """Many at once, for half of what each alone costs the server.
 
         The ids of the flow runs; None for one that Prefect did not make.
         """
-        bodies = [_new_run(**run) for run in runs]
+        bodies = [run.body() for run in runs]
         made: list[str | None] = []
         for at in range(0, len(bodies), _MOST_AT_ONCE):
             path = f"/deployments/{deployment_id}/create_flow_run/bulk"
@@ -322,20 +335,3 @@ class Gateway:
             return "CANCELLING"
         run = self.find_run(run_id)
         return str(run["state_type"]) if run is not None else "CANCELLED"
-
-
-def _new_run(
-    parameters: Mapping[str, Any],
-    tags: Sequence[str],
-    at: datetime | None = None,
-    retry: bool = False,
-    idempotency_key: str | None = None,
-) -> Json:
-    body: Json = {"parameters": dict(parameters), "tags": list(tags)}
-    if idempotency_key:
-        body["idempotency_key"] = idempotency_key
-    if at is not None:
-        details = {"scheduled_time": at.isoformat()}
-        state = "AwaitingRetry" if retry else "Scheduled"
-        body["state"] = {"type": "SCHEDULED", "name": state, "state_details": details}
-    return body

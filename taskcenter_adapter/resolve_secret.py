@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from taskcenter.clock import utc_now
 from taskcenter.errors import Refused
+from taskcenter.models import AuditEntry
 from taskcenter.ports import Store
 from taskcenter.redaction import register_secret
 from taskcenter.settings import Settings
@@ -13,7 +15,7 @@ from taskcenter.settings import Settings
 from .keys import load_keys
 from .store import sql_store
 
-__all__ = ["resolve_secret"]
+__all__ = ["resolve_secret", "use_of"]
 
 
 def resolve_secret(name: str, settings: Settings, store: Store) -> tuple[str, dict[str, Any]]:
@@ -30,6 +32,23 @@ def resolve_secret(name: str, settings: Settings, store: Store) -> tuple[str, di
     value = _from_prefect(name)
     register_secret(value)
     return value, {"name": name, "store": "prefect"}
+
+
+def use_of(
+    found: dict[str, Any], by: str, run_id: str | None, *, task_id: str | None = None, step: str | None = None
+) -> AuditEntry:
+    """The audit entry of a use. ``found`` is what :func:`resolve_secret` said, ``by`` the task that used it."""
+    name = found["name"]
+    return AuditEntry(
+        event_type="secret_used",
+        task_id=task_id,
+        run_id=run_id,
+        actor=f"run {run_id}" if run_id else "system",
+        object=f"secret {name}",
+        message=f"the secret {name} was used by {by}",
+        metadata={**found, "step": step},
+        created_at=utc_now(),
+    )
 
 
 def _from_prefect(name: str) -> str:

@@ -1,8 +1,9 @@
 """Who works on which run: claims that a worker renews, in the table ``leases``. (spec 5.3)
 
-A worker takes the lease of a run when it takes the run, renews all that it has in one statement, and gives each up
-when its run is over. A lease that has run out is a run whose worker nobody has heard of: whoever removes that lease,
-and only one can, may close the run. A worker keeps a lease of its own too, with what it says of itself.
+The gate (``run_gate``) gives a worker the lease of a run that it may start. The worker renews all of its leases in one
+statement, and gives each up when its run is over. A lease that has run out is a run whose worker nobody has heard of:
+whoever removes that lease, and only one can, may close the run. A worker keeps a lease of its own too, with what it
+says of itself.
 """
 
 from __future__ import annotations
@@ -36,25 +37,6 @@ class RunLeases:
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
-
-    def take(self, run_id: str, holder: str, now: datetime, facts: Mapping[str, Any]) -> bool:
-        """Claim a run; False while another worker's claim holds."""
-        name = RUN + run_id
-
-        def work(connection: sa.Connection) -> bool:
-            row = (
-                connection.execute(sa.select(leases).where(leases.c.name == name).with_for_update()).mappings().first()
-            )
-            values = {"holder": holder, "until": now + LEASE, "facts": dict(facts)}
-            if row is None:
-                connection.execute(sa.insert(leases), {"name": name, "epoch": 1, **values})
-                return True
-            if row["holder"] != holder and row["until"] > now:
-                return False
-            connection.execute(sa.update(leases).where(leases.c.name == name), {"epoch": row["epoch"] + 1, **values})
-            return True
-
-        return bool(self._store.transaction(work, races=True))
 
     def started(self, run_id: str, holder: str, pid: int, facts: Mapping[str, Any]) -> None:
         """The run has a process now."""

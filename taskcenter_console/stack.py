@@ -81,7 +81,11 @@ class Stack:
             prefect_port = require_port(self.settings.prefect_port, "the Prefect server", option)
         begin = time.monotonic()
         self.database_url, prefect_database = self._start_database(home)
-        upgrade(make_engine(self.database_url), Caller("system", "system"))
+        engine = make_engine(self.database_url)
+        try:
+            upgrade(engine, Caller("system", "system"))
+        finally:
+            engine.dispose()
         self.say(f"database    ready after {time.monotonic() - begin:.1f} s")
         if own_server:
             self.prefect_api_url = f"http://127.0.0.1:{prefect_port}/api"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from taskcenter.errors import NotFound, ServerAway
 from taskcenter.ports import Store
 from taskcenter.settings import Settings
-from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.gateway import Gateway, NewRun
 from taskcenter_adapter.store_memory import MemoryStore
 from taskcenter_console.services.center import Center
 
@@ -101,34 +101,25 @@ class FakeGateway(Gateway):
         self._reach()
         self.deployments = {name: d for name, d in self.deployments.items() if d["id"] != deployment_id}
 
-    def create_run(
-        self,
-        deployment_id: str,
-        *,
-        parameters: Mapping[str, Any],
-        tags: Sequence[str],
-        at: datetime | None = None,
-        retry: bool = False,
-        idempotency_key: str | None = None,
-    ) -> Json:
+    def create_run(self, deployment_id: str, run: NewRun) -> Json:
         self._reach()
         self._by_id(deployment_id)
-        run: Json = {
+        made: Json = {
             "id": str(uuid.uuid4()),
             "name": "calm-otter",
             "state_name": "Scheduled",
             "deployment_id": deployment_id,
-            "parameters": dict(parameters),
-            "tags": list(tags),
-            "at": at,
+            "parameters": dict(run.parameters),
+            "tags": list(run.tags),
+            "at": run.at,
         }
-        self.runs[run["id"]] = run
+        self.runs[made["id"]] = made
         if self.on_run is not None:
-            self.on_run(run)
-        return run
+            self.on_run(made)
+        return made
 
-    def create_runs(self, deployment_id: str, runs: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        return [str(self.create_run(deployment_id, **run)["id"]) for run in runs]
+    def create_runs(self, deployment_id: str, runs: Sequence[NewRun]) -> list[str | None]:
+        return [str(self.create_run(deployment_id, run)["id"]) for run in runs]
 
     def find_run(self, run_id: str) -> Json | None:
         self._reach()

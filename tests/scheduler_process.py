@@ -12,13 +12,14 @@ import sqlite3
 import sys
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from taskcenter.clock import utc_now
 from taskcenter.settings import Settings
+from taskcenter_adapter.gateway import NewRun
 from taskcenter_adapter.store import open_store
 from taskcenter_console.scheduler.leader import Scheduler
 from taskcenter_console.services.center import Center
@@ -48,17 +49,15 @@ class FileGateway(FakeGateway):
         return [{"id": f"d-t{n}", "name": f"t{n}", "flow_name": "shell", "parameters": {"task": f"t{n}"},
                  "schedules": [], "paused": False} for n in range(20)]  # fmt: skip
 
-    def create_run(self, deployment_id: str, *, parameters: Mapping[str, Any], tags: Sequence[str],
-                   at: datetime | None = None, retry: bool = False, idempotency_key: str | None = None,
-                   ) -> dict[str, Any]:  # fmt: skip
-        row = (str(uuid.uuid4()), idempotency_key, parameters.get("trigger_id"), str(at), "SCHEDULED")
+    def create_run(self, deployment_id: str, run: NewRun) -> dict[str, Any]:
+        row = (str(uuid.uuid4()), run.idempotency_key, run.parameters.get("trigger_id"), str(run.at), "SCHEDULED")
         with self._turn:
             self._file.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
-            (found,) = self._file.execute("SELECT id FROM runs WHERE key = ?", (idempotency_key,)).fetchone()
+            (found,) = self._file.execute("SELECT id FROM runs WHERE key = ?", (run.idempotency_key,)).fetchone()
         return {"id": found, "name": "run", "state_name": "Scheduled"}
 
-    def create_runs(self, deployment_id: str, runs: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        return [str(self.create_run(deployment_id, **run)["id"]) for run in runs]
+    def create_runs(self, deployment_id: str, runs: Sequence[NewRun]) -> list[str | None]:
+        return [str(self.create_run(deployment_id, run)["id"]) for run in runs]
 
     def runs_by_id(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         with self._turn:

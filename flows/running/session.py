@@ -32,7 +32,7 @@ from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.mapping import facts_from_tags
 from taskcenter_adapter.orphans import MARK, present
 from taskcenter_adapter.recorder import Recorder
-from taskcenter_adapter.resolve_secret import resolve_secret
+from taskcenter_adapter.resolve_secret import resolve_secret, use_of
 from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
 from taskcenter_adapter.store import open_store, sql_store
 
@@ -111,20 +111,10 @@ class Session:
         value, found = resolve_secret(name, self.settings, self.store)
         if (name, step_key) not in self._used:
             self._used.add((name, step_key))
-            self.recorder.set_run(audit=self._use_of(name, {**found, "step": step_key}))
+            run = self.run
+            entry = use_of(found, run.task_slug, run.id, task_id=run.task_id, step=step_key)
+            self.recorder.set_run(audit=entry)
         return value
-
-    def _use_of(self, name: str, found: dict[str, Any]) -> AuditEntry:
-        return AuditEntry(
-            event_type="secret_used",
-            task_id=self.run.task_id,
-            run_id=self.run.id,
-            actor=f"run {self.run.id}",
-            object=f"{name}, a secret",  # not after the word: redaction would take the name for the value
-            message=f"{name}: the secret was used by {self.run.task_slug}",
-            metadata=found,
-            created_at=utc_now(),
-        )
 
     def log(self, message: str, level: Any = "info") -> None:
         """One line into our run log and into Prefect's."""

@@ -27,10 +27,10 @@ from prefect.tasks import Task
 from taskcenter.context import RunContext
 from taskcenter.errors import NotFound, ValidationFailed
 from taskcenter.jsonable import to_jsonable
-from taskcenter.ports import SchemaSnapshots
+from taskcenter.ports import Changes, Store
 from taskcenter.settings import Settings
 from taskcenter.task_types import TaskType, registry
-from taskcenter_adapter.resolve_secret import resolve_secret
+from taskcenter_adapter.resolve_secret import resolve_secret, use_of
 from taskcenter_adapter.runtime import database_url
 from taskcenter_adapter.store import open_store
 
@@ -100,35 +100,39 @@ def run_context(key: str) -> Iterator[RunContext]:
     """A RunContext for the Prefect run that surrounds the caller; a plain one outside of any.
 
     Connections come from the environment, the samples and Prefect blocks, secrets from Task Center's store and
-    Prefect's Secret blocks.
+    Prefect's Secret blocks. Each secret's use is in the audit, once.
     """
     step, flow = TaskRunContext.get(), FlowRunContext.get()
     flow_run_id = step.task_run.flow_run_id if step else flow.flow_run.id if flow and flow.flow_run else None
+    run_id, step_key = str(flow_run_id) if flow_run_id else None, str(step.task_run.id) if step else None
     settings = Settings.from_env()
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="taskcenter-"))
 
-        def snapshots() -> SchemaSnapshots:
-            store = open_store(database_url(settings))
-            stack.callback(store.close)
-            return store.snapshots
+        @cache
+        def store() -> Store:
+            made = open_store(database_url(settings))
+            stack.callback(made.close)
+            return made
 
+        @cache
         def secret(name: str) -> str:
-            store = open_store(database_url(settings))
-            stack.callback(store.close)
-            return resolve_secret(name, settings, store)[0]
+            value, found = resolve_secret(name, settings, store())
+            entry = use_of(found, key, run_id, step=step_key)
+            store().record(Changes(audit=(entry,)))
+            return value
 
         yield RunContext(
-            run_id=str(flow_run_id or ""),
+            run_id=run_id or "",
             task=key,
-            step_key=str(step.task_run.id) if step else None,
+            step_key=step_key,
             attempt=max(1, step.task_run.run_count) if step else 1,
             logger=_logger(),
             data_dir=settings.home,
             temp_dir=Path(folder),
             resolve_connection=partial(connection, home=settings.home),
             resolve_secret=secret,
-            resolve_snapshots=snapshots,
+            resolve_snapshots=lambda: store().snapshots,
         )
 
 

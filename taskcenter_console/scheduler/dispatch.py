@@ -19,7 +19,7 @@ from deployments.spec import MANAGED_TAG
 from taskcenter.errors import NotFound, Refused
 from taskcenter.scheduling.decisions import RunRequest
 from taskcenter.status import Origin, Priority
-from taskcenter_adapter.gateway import Gateway
+from taskcenter_adapter.gateway import Gateway, NewRun
 from taskcenter_adapter.mapping import SKIPPED, tags_for
 from taskcenter_adapter.schedule_requests import Requests, Wanted
 
@@ -126,29 +126,29 @@ class Dispatcher:
                 made.append((item.request, found))
         return made
 
-    def _one(self, deployment: _Deployment, item: Wanted, run: dict[str, Any]) -> str | None:
+    def _one(self, deployment: _Deployment, item: Wanted, run: NewRun) -> str | None:
         try:
-            return str(self.gateway.create_run(deployment.id, **run)["id"])
+            return str(self.gateway.create_run(deployment.id, run)["id"])
         except NotFound:
             self._known.pop(item.slug, None)
         except Refused as error:
             _LOG.warning("no run could be made for %s: %s", item.request.key, error.message)
         return None
 
-    def _run(self, deployment: _Deployment, item: Wanted) -> dict[str, Any]:
+    def _run(self, deployment: _Deployment, item: Wanted) -> NewRun:
         request = item.request
         parameters: dict[str, Any] = {"task": item.slug}
         if request.trigger_id:
             parameters["trigger_id"] = request.trigger_id
         if request.payload:
             parameters["payload"] = dict(request.payload)
-        return {
-            "parameters": parameters,
-            "tags": self._tags(request),
-            "at": request.ready_at or request.slot or request.created_at,
-            "retry": request.attempt > 1,
-            "idempotency_key": self._key(deployment, item),
-        }
+        return NewRun(
+            parameters,
+            self._tags(request),
+            at=request.ready_at or request.slot or request.created_at,
+            retry=request.attempt > 1,
+            idempotency_key=self._key(deployment, item),
+        )
 
     def _tags(self, request: RunRequest) -> list[str]:
         tags = tags_for(request.origin, attempt=request.attempt, root=request.root_run_id, total=request.total_attempts)

@@ -17,6 +17,7 @@ from taskcenter.options import RunOptions
 from taskcenter.ports import Changes, Page, RunFilter
 from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
 from taskcenter_adapter.doorbell import ring
+from taskcenter_adapter.gateway import NewRun
 from taskcenter_adapter.mapping import tags_for
 
 from . import composites as composite_service
@@ -76,8 +77,8 @@ def start(
         parameters["options"] = chosen
     tags = tags_for(origin, attempt=attempt, resumed_from=earlier or "")
     # The gateway repeats a call whose answer is lost: by the key Prefect knows that it is the same run.
-    key = f"manual {new_id()}"
-    made = _ask_prefect(center, task, parameters=parameters, tags=tags, at=at, idempotency_key=key)
+    wanted = NewRun(parameters, tags, at=at, idempotency_key=f"manual {new_id()}")
+    made = _ask_prefect(center, task, wanted)
     if at is None:
         ring(center.settings.home)
     run = Run(
@@ -110,13 +111,13 @@ def start(
     return run
 
 
-def _ask_prefect(center: Center, task: Task, **about: Any) -> dict[str, Any]:
+def _ask_prefect(center: Center, task: Task, run: NewRun) -> dict[str, Any]:
     """A flow run of the task's deployment, whose id is remembered: asking for it would keep each run waiting."""
     name = task.deployment_name
     known = center.deployment_ids.get(name)
     if known is not None:
         with contextlib.suppress(NotFound):  # it was deleted in Prefect, and maybe made again
-            return center.gateway.create_run(known, **about)
+            return center.gateway.create_run(known, run)
     deployment = center.gateway.find_deployment(name)
     if deployment is None:
         deploy(center, [task])
@@ -124,7 +125,7 @@ def _ask_prefect(center: Center, task: Task, **about: Any) -> dict[str, Any]:
         if deployment is None:
             raise ServerAway(f"Prefect did not keep the deployment {name}")
     center.deployment_ids[name] = str(deployment["id"])
-    return center.gateway.create_run(center.deployment_ids[name], **about)
+    return center.gateway.create_run(center.deployment_ids[name], run)
 
 
 def _check(center: Center, task: Task, payload: Mapping[str, Any] | None, options: RunOptions) -> None:

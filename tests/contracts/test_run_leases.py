@@ -6,11 +6,14 @@ import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from taskcenter.scheduling.state import OpenRun
 from taskcenter_adapter.database import make_engine, upgrade
 from taskcenter_adapter.leases import Lease, holder_of, this_machine
+from taskcenter_adapter.run_gate import Asked, RunGate
 from taskcenter_adapter.run_leases import CLOSING, LEASE, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 
@@ -25,11 +28,17 @@ def leases(tmp_path: Path) -> RunLeases:
     return RunLeases(SqlStore(make_engine(url)))
 
 
+def take(leases: RunLeases, run_id: str, holder: str, now: datetime, facts: dict[str, Any]) -> bool:
+    """As a worker does."""
+    asked = Asked(OpenRun(run_id, "", NOW))
+    return run_id in RunGate(leases._store).admit([asked], holder, now, facts).start
+
+
 def test_one_worker_has_a_run_until_its_lease_runs_out(leases: RunLeases) -> None:
-    assert leases.take("r-1", "a", NOW, {})
-    assert leases.take("r-1", "a", NOW, {})
-    assert not leases.take("r-1", "b", NOW + LEASE - timedelta(seconds=1), {})
-    assert leases.take("r-1", "b", LATER, {})
+    assert take(leases, "r-1", "a", NOW, {})
+    assert not take(leases, "r-1", "a", NOW, {})
+    assert not take(leases, "r-1", "b", NOW + LEASE - timedelta(seconds=1), {})
+    assert take(leases, "r-1", "b", LATER, {})
     assert leases.renew("a", {"r-1"}, LATER) == set()
     assert leases.renew("b", {"r-1"}, LATER) == {"r-1"}
     leases.give_up("r-1", "a")
@@ -40,9 +49,9 @@ def test_one_worker_has_a_run_until_its_lease_runs_out(leases: RunLeases) -> Non
 
 def test_all_runs_of_a_worker_are_renewed_and_only_its_own(leases: RunLeases) -> None:
     for run_id, holder in (("r-1", "a"), ("r-2", "a"), ("r-3", "b")):
-        assert leases.take(run_id, holder, NOW, {})
+        assert take(leases, run_id, holder, NOW, {})
     leases.present("a", NOW, {})
-    assert leases.take("unknown", "a", NOW, {})  # the answer to this claim was lost
+    assert take(leases, "unknown", "a", NOW, {})  # the answer to this claim was lost
     assert leases.renew("a", {"r-1", "r-2", "r-3"}, LATER) == {"r-1", "r-2"}
     assert {held.name: held.until for held in leases.runs()} == {
         "r-1": LATER + LEASE,
@@ -53,7 +62,7 @@ def test_all_runs_of_a_worker_are_renewed_and_only_its_own(leases: RunLeases) ->
 
 
 def test_a_run_is_taken_away_once_and_not_after_a_renewal(leases: RunLeases) -> None:
-    assert leases.take("r-1", "a", NOW, {"host": "h"})
+    assert take(leases, "r-1", "a", NOW, {"host": "h"})
     [seen] = leases.runs()
     leases.renew("a", {"r-1"}, NOW + timedelta(seconds=1))
     assert leases.take_over(seen, NOW) is None
@@ -80,7 +89,7 @@ def test_a_run_is_taken_away_once_and_not_after_a_renewal(leases: RunLeases) -> 
 
 def test_a_run_whose_end_is_in_doubt_is_left_to_the_service(leases: RunLeases) -> None:
     holder = holder_of()
-    assert leases.take("r-1", holder, NOW, this_machine())
+    assert take(leases, "r-1", holder, NOW, this_machine())
     leases.leave("r-1", holder, NOW)
     [held] = leases.runs()
     assert (held.left, held.dead, held.until) == (True, True, NOW)

@@ -13,6 +13,7 @@ import pytest
 from taskcenter.models import Run
 from taskcenter.ports import Changes
 from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
+from taskcenter_adapter.gateway import NewRun
 from taskcenter_adapter.mapping import tags_for
 from taskcenter_adapter.prefect_server import start_worker
 from taskcenter_adapter.processes import Child
@@ -53,7 +54,7 @@ def start_as(live: LiveCenter, slug: str, origin: Origin, number: int) -> str:
     deployment = live.gateway.find_deployment(task.deployment_name)
     assert deployment is not None
     tags = tags_for(origin, attempt=2 if origin is Origin.SCHEDULER_RETRY else 1)
-    made = live.gateway.create_run(str(deployment["id"]), parameters={"task": slug}, tags=tags)
+    made = live.gateway.create_run(str(deployment["id"]), NewRun({"task": slug}, tags))
     row = Run(
         id=made["id"], task_id=task.id, task_slug=slug, task_type=task.task_type, origin=origin,
         root_run_id=made["id"], name=made["name"], created_at=datetime.now().astimezone(),

@@ -17,8 +17,10 @@ import pytest
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import ServerAway
+from taskcenter.scheduling.state import OpenRun
 from taskcenter.status import RunPhase, RunStatus
 from taskcenter_adapter.leases import Lease, this_machine
+from taskcenter_adapter.run_gate import Asked, RunGate
 from taskcenter_adapter.run_leases import CLOSING, LEASE, RunLeases
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.services import runs as run_service
@@ -59,6 +61,14 @@ def leases_of(live: LiveCenter) -> RunLeases:
 def lease(live: LiveCenter, run_id: str) -> list[Lease]:
     """The lease of one run; other tests may have left theirs."""
     return [held for held in leases_of(live).runs() if held.name == run_id]
+
+
+def claim(live: LiveCenter, run_id: str, holder: str) -> None:
+    """As a worker does before it starts a run."""
+    now = utc_now()
+    asked = Asked(OpenRun(run_id, "", now))
+    assert isinstance(live.store, SqlStore)
+    assert RunGate(live.store).admit([asked], holder, now, this_machine()).start == (run_id,)
 
 
 def start(live: LiveCenter, **fields: Any) -> str:
@@ -149,7 +159,7 @@ def test_a_run_that_was_only_claimed_waits_again(live_center: LiveCenter, worker
     run_id = start(live, graph={"steps": STEPS[:1], "edges": []})
     live.gateway.set_run_state(run_id, "PENDING")
     now = utc_now()
-    assert leases_of(live).take(run_id, "here/4194304@1", now, this_machine())
+    claim(live, run_id, "here/4194304@1")
     assert run_id in Rescuer(live.center).look(now)
     known = live.gateway.find_run(run_id)
     assert known is not None
@@ -164,7 +174,7 @@ def test_a_rescue_that_fails_is_tried_again(live_center: LiveCenter, monkeypatch
     run_id = start(live, graph={"steps": STEPS[:1], "edges": []})
     live.gateway.set_run_state(run_id, "PENDING")
     leases, now = leases_of(live), utc_now()
-    assert leases.take(run_id, "here/4194304@1", now, this_machine())
+    claim(live, run_id, "here/4194304@1")
     rescuer = Rescuer(live.center)
 
     def away(*args: object) -> None:
@@ -188,7 +198,7 @@ def test_a_run_whose_start_could_not_be_told_waits_again(live_center: LiveCenter
     run_id = start(live, graph={"steps": STEPS[:1], "edges": []})
     live.gateway.set_run_state(run_id, "PENDING")
     leases, now = leases_of(live), utc_now()
-    assert leases.take(run_id, "me", now, this_machine())
+    claim(live, run_id, "me")
     leases.leave(run_id, "me", now)
     assert run_id in Rescuer(live.center).look(now)
     bench = worker()

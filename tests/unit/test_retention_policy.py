@@ -15,6 +15,7 @@ from retention.policy import Policy, parse, plan
 from taskcenter.errors import ValidationFailed
 from taskcenter.models import Task
 from taskcenter.status import RunStatus
+from tests.fakes import FakeGateway
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TASKS = [
@@ -90,5 +91,18 @@ def test_a_hold_names_a_task_by_slug_or_id() -> None:
 def test_the_deployment_is_that_of_the_flow() -> None:
     assert flow.name == "housekeeping"
     assert housekeeping.PURGE_HISTORY["entrypoint"] == f"{flow.fn.__module__}.{flow.fn.__name__}"
-    assert list(housekeeping.PARAMETERS["properties"]) == list(flow.parameters.properties)
+    assert list(housekeeping.PURGE_HISTORY["parameter_openapi_schema"]["properties"]) == list(
+        flow.parameters.properties
+    )
     assert (MANAGED_TAG, *housekeeping.PURGE_HISTORY["tags"]) == TAGS
+
+
+def test_the_deployment_is_brought_up_to_date_and_keeps_what_a_person_gave_it() -> None:
+    gateway = FakeGateway()
+    housekeeping.put(gateway)
+    [made] = gateway.deployments.values()
+    mine = {"schedules": [{"slug": "mine"}], "parameters": {"days": 30}, "work_queue_name": "normal"}
+    gateway.update_deployment(made["id"], {**mine, "entrypoint": "of.an.older.version", "description": ""})
+    housekeeping.put(gateway)
+    [now] = gateway.deployments.values()
+    assert now == {**housekeeping.PURGE_HISTORY, **mine, "id": made["id"], "flow_id": "flow:housekeeping"}

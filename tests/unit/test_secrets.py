@@ -98,6 +98,32 @@ def test_a_wrong_key_says_so_and_is_not_replaced_in_silence(center: Center) -> N
     assert value_of(center, "db") == VALUE
 
 
+def test_in_a_flow_of_ones_own_each_use_is_in_the_audit(
+    center: Center, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.task_types import prefect_tasks
+
+    monkeypatch.setenv("TASKCENTER_HOME", str(center.settings.home))
+    monkeypatch.setenv("TASKCENTER_DATABASE_URL", f"sqlite:///{tmp_path}/store.db")
+    opened: list[str] = []
+    opens = prefect_tasks.open_store
+    monkeypatch.setattr(prefect_tasks, "open_store", lambda url: opened.append(url) or opens(url))
+    for name in ("a", "b"):
+        secrets.put(center, name, f"{VALUE}-{name}", CALLER)
+    for times in (1, 2):
+        with prefect_tasks.run_context("shell") as ctx:
+            assert len(opened) == times - 1  # opened when it is needed
+            assert [ctx.secret(name) for name in ("a", "b", "a")] == [f"{VALUE}-{name}" for name in ("a", "b", "a")]
+            assert list(ctx.snapshots().page()) == []
+        assert len(opened) == times
+    used = [entry for entry in center.store.list_audit() if entry.event_type == "secret_used"]
+    assert sorted(entry.message for entry in used) == [
+        f"the secret {name} was used by shell" for name in ("a", "a", "b", "b")
+    ]
+    assert used[0].metadata == {"name": "b", "store": "taskcenter", "version": 1, "step": None}
+    assert VALUE not in str(used)
+
+
 def test_a_row_that_was_moved_or_changed_does_not_open(center: Center) -> None:
     secrets.put(center, "db", VALUE, CALLER)
     keys = load_keys(center.settings)

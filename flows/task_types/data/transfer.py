@@ -178,12 +178,10 @@ class _Transfer:
             raise StepFailed(
                 f"{table.label} would be moved onto itself: name another targetTable", error_type="configuration"
             )
-        counter = self._counter()
-        verify = None
-        if item.verify:
-            verify = self._verifier(job, reader, writer)
         if self.payload.batch_rows is not None:
             return self._batched(item, table, job, reader, writer)
+        counter = self._counter()
+        verify = self._verifier(job, reader, writer) if item.verify else None
         if item.watermark_column is None:
             written, is_new, proof = load(job, reader, writer, self.guard, counter, self.ctx.temp_dir, verify)
         else:
