@@ -94,7 +94,7 @@ class _Sieve:
 
     main: Scanner
     rules: tuple[Rule, ...]
-    """Of each expression of ``main``."""
+    """Of each expression of ``main``, and of the key lines."""
     key_lines: Scanner
     """The one expression that slows the others down; most single lines are known not to need it."""
 
@@ -103,26 +103,19 @@ class _Sieve:
         # one byte per sign, so that positions stay what they are; what is not ASCII becomes a question mark
         data = text.encode("ascii", "replace")
         hits = self.main.scan(data)
-        if hits is None:
-            return None
+        # 59 signs of base64 within 9 signs of the end leave no room for a blank here
+        if hits is not None and ("\n" in text or " " not in text[-59:-9]):
+            ends = self.key_lines.scan(data)
+            hits = None if ends is None else [*hits, *((len(self.rules) - 1, start, end) for _, start, end in ends)]
+        if not hits:
+            return None if hits is None else {}
         found: dict[Rule, list[tuple[int, int]]] = {}
         for number, _, end in hits:
-            _add_line(text, end, found.setdefault(self.rules[number], []))
-        # 59 signs of base64 within 9 signs of the end leave no room for a blank here
-        if "\n" in text or " " not in text[-59:-9]:
-            ends = self.key_lines.scan(data)
-            if ends is None:
-                return None
-            for _, _, end in ends:
-                _add_line(text, end, found.setdefault(Rule.KEY_LINE, []))
-        return {rule: found[rule] for rule in sorted(found)} if len(found) > 1 else found
-
-
-def _add_line(text: str, end: int, lines: list[tuple[int, int]]) -> None:
-    """The line in which a hit ends, once. Hits come in the order of their ends."""
-    if not lines or end > lines[-1][1]:
-        stop = text.find("\n", end - 1)
-        lines.append((text.rfind("\n", 0, end - 1) + 1, stop if stop >= 0 else len(text)))
+            lines = found.setdefault(self.rules[number], [])
+            if not lines or end > lines[-1][1]:
+                stop = text.find("\n", end - 1)
+                lines.append((text.rfind("\n", 0, end - 1) + 1, stop if stop >= 0 else len(text)))
+        return {rule: found[rule] for rule in sorted(found)}
 
 
 _sieve: _Sieve | None = None
@@ -136,7 +129,7 @@ def _make() -> _Sieve | None:
     vendors = ((Rule.VENDOR, CASELESS, vendor + _AFTER_VENDOR) for vendor in VENDOR_NAMES.split("|"))
     rules, flags, expressions = zip(*_EXPRESSIONS, *tokens, *vendors, strict=True)
     main, key_lines = make_scanner(expressions, flags), make_scanner([_KEY_LINE], [MULTILINE])
-    return _Sieve(main, rules, key_lines) if main is not None and key_lines is not None else None
+    return _Sieve(main, (*rules, Rule.KEY_LINE), key_lines) if main is not None and key_lines is not None else None
 
 
 def warm() -> bool:
