@@ -88,7 +88,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._leases = WorkerLeases(Settings.from_env(), self._logger)
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
         self._polling = asyncio.Lock()
-        self._waker = Waker(self._wake, self._changed, self._logger)
+        self._waker = Waker(self._wake, self._changed, self._logger, Settings.from_env().home)
         begin = asyncio.create_task(self._warm.start())
         # on the stack below the runs, which need it to their end
         self._channel = await self._exit_stack.enter_async_context(ControlChannel())
@@ -97,7 +97,13 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             await begin
         self._logger.info("warm process %s: %s", self._warm.pid, self._warm.facts)
         self._services = await self._exit_stack.enter_async_context(anyio.create_task_group())
-        for service in (self._keep_warm, self._waker.at_slots, self._waker.at_events, self._look_at_states):
+        for service in (
+            self._keep_warm,
+            self._waker.at_slots,
+            self._waker.at_bell,
+            self._waker.at_events,
+            self._look_at_states,
+        ):
             self._services.start_soon(service)
         self._services.start_soon(self._leases.keep, self._facts, self._lost)
 

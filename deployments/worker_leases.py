@@ -12,7 +12,7 @@ from uuid import UUID
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import TaskCenterError
-from taskcenter.scheduling.admission import Admission
+from taskcenter.scheduling.admission import Admission, Wait
 from taskcenter.settings import Settings
 from taskcenter_adapter.leases import holder_of, this_machine
 from taskcenter_adapter.run_gate import Asked, RunGate
@@ -31,7 +31,8 @@ class WorkerLeases:
         self._settings, self._logger = settings, logger
         self._store: SqlStore | None = None
         self._taken: set[str] = set()
-        self._told: dict[str, str] = {}
+        self._waits: dict[str, Wait] = {}
+        """What the rows of waiting runs say by now, in the order of the last answer."""
         self._away = False
         self.holder = holder_of()
         self._machine = this_machine()
@@ -47,9 +48,9 @@ class WorkerLeases:
     async def admit(self, asked: Sequence[Asked], places: int | None) -> Admission | None:
         """Who of these starts here now, each with its lease; None while the database cannot be asked."""
         ids = {item.run.id for item in asked}
-        self._told = {run_id: said for run_id, said in self._told.items() if run_id in ids}
-        if places == 0 and ids <= self._told.keys():
-            return Admission()  # nothing can start, and all rows say why
+        self._waits = {run_id: wait for run_id, wait in self._waits.items() if run_id in ids}
+        if places == 0 and ids <= self._waits.keys():
+            return Admission((), self._waits, tuple(self._waits))  # nothing can start, and all rows say why
         return await asyncio.to_thread(self._admit, asked, places)
 
     def _admit(self, asked: Sequence[Asked], places: int | None) -> Admission | None:
@@ -58,7 +59,8 @@ class WorkerLeases:
             self._leases()
             assert self._store is not None  # just opened
             gate = RunGate(self._store)
-            found = gate.admit(asked, self.holder, utc_now(), facts, places=places, told=self._told)
+            told = {run_id: str(wait) for run_id, wait in self._waits.items()}
+            found = gate.admit(asked, self.holder, utc_now(), facts, places=places, told=told)
         except TaskCenterError as error:
             self._logger.log(
                 logging.DEBUG if self._away else logging.WARNING,
@@ -69,7 +71,7 @@ class WorkerLeases:
             return None
         self._away = False
         self._taken.update(found.start)
-        self._told = {run_id: str(wait) for run_id, wait in found.waits.items()}
+        self._waits = {run_id: found.waits[run_id] for run_id in found.order if run_id in found.waits}
         return found
 
     async def started(self, run_id: UUID, pid: int) -> None:

@@ -1,4 +1,4 @@
-"""What makes the worker look for work: an event of the server, the second of a slot, a place that became free.
+"""What makes the worker look for work: the service's bell, an event of the server, a slot's second, a place set free.
 
 Events may be late or lost (Prefect drops them when a subscriber lags), so they only wake; the worker's own polling
 goes on beside them, and what a poll finds is what counts. (source: ``prefect.events.clients`` of 3.8)
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -26,6 +28,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Scheduled
+
+from taskcenter_adapter.doorbell import hang_up
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -47,8 +51,9 @@ class Waker:
         poll: Callable[[], Awaitable[None]],
         changed: Callable[[UUID, StateType], None],
         logger: logging.Logger | logging.LoggerAdapter[Any],
+        home: Path,
     ) -> None:
-        self._poll, self._state, self._logger = poll, changed, logger
+        self._poll, self._state, self._logger, self._home = poll, changed, logger, home
         self._changed = asyncio.Event()
         self._asked = False
         self._slots: set[datetime] = set()
@@ -77,6 +82,26 @@ class Waker:
             if self._asked or later != self._slots:
                 self._asked, self._slots = False, later
                 await self._poll()
+
+    async def at_bell(self) -> None:
+        """Poll when the service on the same home says that it has made a run."""
+        hung = hang_up(self._home)
+        if hung is None:
+            return
+        bell, take_down = hung
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_reader(bell, self._heard, bell)
+            await loop.create_future()  # until the worker ends
+        finally:
+            loop.remove_reader(bell)
+            take_down()
+
+    def _heard(self, bell: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                bell.recv(1)
+                self.wake()
 
     async def at_events(self) -> None:
         """Listen to the server; after a break, again."""

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from taskcenter_adapter.store import need_sql
 from taskcenter_adapter.store_sql import SqlStore
 
 from . import purge as work
-from .policy import Policy, parse, plan
+from .policy import Hold, Policy, parse, plan
 
 __all__ = ["TAGS", "Entry", "database_of", "plan_now", "preview", "purge_history", "read", "save", "with_days"]
 
@@ -42,6 +42,7 @@ TAGS = (MANAGED, "housekeeping")
 """The tags of our deployments in Prefect; a test holds them against ``deployments``."""
 
 _LOG = logging.getLogger("taskcenter.retention")
+_SETTINGS = (DAYS_SETTING, POLICY_SETTING)
 _MOST_IN_PREFECT = 2_000
 """Runs that one purge deletes in Prefect, each by a call of its own; the next purge goes on."""
 _DEPLOYMENTS = 200
@@ -51,17 +52,44 @@ _LEFT_BEHIND = "taskcenter-run-*"
 
 def read(store: Store) -> Policy:
     """The policy in force. A stored one that cannot be read is an error, never the default: that could delete more."""
-    days, rest = store.get_setting(DAYS_SETTING), store.get_setting(POLICY_SETTING)
+    return _policy_of({name: store.get_setting(name) for name in _SETTINGS})
+
+
+def _policy_of(stored: Mapping[str, Any]) -> Policy:
+    days, rest = stored.get(DAYS_SETTING), stored.get(POLICY_SETTING)
     return parse({**(rest or {}), **({"days": days} if days is not None else {})})
 
 
-def save(store: Store, changes: Mapping[str, Any], entry: Entry) -> Policy:
-    """Merge changes into the policy; audited as ``retention_policy_updated``."""
-    before = read(store)
-    after = parse(changes, before)
+def save(
+    store: Store,
+    changes: Mapping[str, Any],
+    entry: Entry,
+    holds: Callable[[Sequence[Hold]], Sequence[Hold]] = lambda standing: standing,
+) -> Policy:
+    """Merge changes into the policy; audited as ``retention_policy_updated``. What changes nothing is not written.
+
+    ``holds`` makes the legal holds out of those that stand then: of two people at once neither loses one.
+    """
+    after = Policy()
+
+    def change(stored: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[AuditEntry]]:
+        nonlocal after
+        before = _policy_of(stored)
+        after = parse(changes, before)
+        after = parse({"holds": holds(after.holds)}, after)
+        if after == before:
+            return {}, ()
+        rest = after.model_dump(mode="json", by_alias=True, exclude={"days"}, exclude_defaults=True)
+        return {DAYS_SETTING: after.days, POLICY_SETTING: rest}, (_told(before, after, entry),)
+
+    store.change_settings(_SETTINGS, change)
+    return after
+
+
+def _told(before: Policy, after: Policy, entry: Entry) -> AuditEntry:
     old, new = before.to_json(), after.to_json()
     changed = [name for name in new if old[name] != new[name]]
-    told = entry(
+    return entry(
         "retention_policy_updated",
         object="retention",
         before={name: old[name] for name in changed},
@@ -69,9 +97,6 @@ def save(store: Store, changes: Mapping[str, Any], entry: Entry) -> Policy:
         message=f"history is kept for {after.days} days" if "days" in changed else "the retention policy was changed",
         metadata={"retentionDays": after.days, "previousRetentionDays": before.days},
     )
-    rest = after.model_dump(mode="json", by_alias=True, exclude={"days"}, exclude_defaults=True)
-    store.set_settings({DAYS_SETTING: after.days, POLICY_SETTING: rest}, audit=(told,))
-    return after
 
 
 def with_days(policy: Policy, days: int | None) -> Policy:

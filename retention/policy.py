@@ -55,7 +55,7 @@ class Hold(Model):
     """Nothing of this task or run is deleted until the hold is taken off."""
 
     task: str | None = Field(None, max_length=200, description="Slug or id.")
-    run: str | None = Field(None, max_length=200)
+    run: str | None = Field(None, max_length=200, description="Its id; when the hold is put on, the beginning will do.")
     note: str = Field("", max_length=500)
     by: str = ""
     since: Utc | None = None
@@ -85,8 +85,10 @@ def parse(data: Mapping[str, Any], base: Policy = Policy()) -> Policy:
     wire = {field.alias or name: name for name, field in Policy.model_fields.items()}
     given = {wire.get(key, key): value for key, value in data.items()}
     merged = {**base.model_dump(mode="python"), **given}
+    # A null under a name that is not known stays in: it is a mistake and not a field to put back.
+    meant = {name: value for name, value in merged.items() if value is not None or name not in Policy.model_fields}
     try:
-        return Policy.model_validate({name: value for name, value in merged.items() if value is not None})
+        return Policy.model_validate(meant)
     except ValidationError as error:
         raise ValidationFailed("the retention policy", [_problem(item) for item in error.errors()]) from None
 

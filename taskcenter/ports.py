@@ -6,7 +6,7 @@ return None, ``get_`` raises NotFound; every write is one transaction: all of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,7 +14,10 @@ from typing import Any, Protocol
 from .models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, SchemaSnapshot, StepRun, Task
 from .status import RunStatus
 
-__all__ = ["AuditFilter", "Changes", "Page", "RunFilter", "SchemaSnapshots", "Store", "TaskFilter"]
+__all__ = ["AuditFilter", "Changes", "Page", "RunFilter", "SchemaSnapshots", "SettingsChange", "Store", "TaskFilter"]
+
+SettingsChange = Callable[[Mapping[str, Any]], tuple[Mapping[str, Any], Sequence[AuditEntry]]]
+"""From the settings as they stand to what they become, and what the audit says of it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,17 @@ class SchemaSnapshots(Protocol):
         """The one that was seen last of this connection and database."""
         ...
 
+    def before(self, snapshot: SchemaSnapshot) -> SchemaSnapshot | None:
+        """The other one of its connection and database that was seen last before ``snapshot`` was.
+
+        One that has come back since counts with its first time.
+        """
+        ...
+
+    def ids(self, beginning: str, *, limit: int = 2) -> Sequence[str]:
+        """Ids that begin so, in their order."""
+        ...
+
     def page(self, connection: str | None = None, *, limit: int = 100, offset: int = 0) -> Sequence[SchemaSnapshot]:
         """Last seen first, then by id; without their structures (an empty object stands there)."""
         ...
@@ -157,6 +171,10 @@ class Store(Protocol):
         """Newest first: revision, created_at, created_by, reason, definition (task JSON), graph."""
         ...
 
+    def find_revision(self, task_id: str, revision: int) -> Mapping[str, Any] | None:
+        """One of them."""
+        ...
+
     # history ---------------------------------------------------------------------------------------
     def record(self, changes: Changes) -> None:
         """Write all of it in one transaction."""
@@ -176,6 +194,10 @@ class Store(Protocol):
         self, run_id: str, *, after: int = -1, limit: int = 1000, step_key: str | None = None
     ) -> Sequence[LogLine]:
         """In order of sequence, only those with sequence > after; at most 2,000."""
+        ...
+
+    def last_reports(self, run_id: str) -> Sequence[LogLine]:
+        """The newest line of the stream ``progress`` of the run itself and of each of its steps at work."""
         ...
 
     def next_log_sequence(self, run_id: str) -> int: ...
@@ -200,6 +222,14 @@ class Store(Protocol):
     def set_setting(self, key: str, value: Any, *, audit: Sequence[AuditEntry] = ()) -> None: ...
     def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
         """All of them in one transaction."""
+        ...
+
+    def change_settings(self, keys: Sequence[str], change: SettingsChange) -> None:
+        """Read, change and write settings in one transaction, meanwhile nobody else writes any: no change is lost.
+
+        ``change`` gets those of ``keys`` that are set, and must not write to the store itself. It is called again when
+        the transaction has to be repeated. Where it changes nothing, nothing is written.
+        """
         ...
 
     def close(self) -> None: ...

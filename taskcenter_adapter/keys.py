@@ -1,7 +1,8 @@
 """The keys that secrets are encrypted with, which never stand in the database. (spec 8.3)
 
 ``TASKCENTER_SECRET_KEY`` holds one or several (by commas), else the file ``secret.key`` (0600) in the home does, one
-to a line. The first encrypts; the others still decrypt what was written before a rotation.
+to a line. The first encrypts; the others still decrypt what was written before a rotation. In the file the key before
+the first one stays until the next rotation: a process that has just read it may be about to write with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -24,6 +26,7 @@ __all__ = ["FILE", "Keys", "load_keys", "new_key_file", "retire_keys"]
 
 FILE = "secret.key"
 _VARIABLE = "TASKCENTER_SECRET_KEY"
+_KEPT = 2
 
 
 class Keys:
@@ -89,9 +92,11 @@ def new_key_file(file: Path) -> Keys:
     return _write(file, f"{Fernet.generate_key().decode()}\n{old}", fresh=not old)
 
 
-def retire_keys(file: Path) -> Keys:
-    """Leave only the first key, once nothing is encrypted with the others any more."""
-    return _write(file, file.read_text("ascii").splitlines()[0] + "\n", fresh=False)
+def retire_keys(file: Path, used: Collection[str]) -> Keys:
+    """Leave the first key, the one before it, and those of the ids in ``used``."""
+    keys = file.read_text("ascii").split()
+    left = [key for place, key in enumerate(keys) if place < _KEPT or _id(key) in used]
+    return _write(file, "".join(f"{key}\n" for key in left), fresh=False)
 
 
 def _write(file: Path, text: str, *, fresh: bool) -> Keys:

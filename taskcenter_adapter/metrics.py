@@ -27,6 +27,8 @@ _REPAIRS = ("run_found_in_prefect", "run_reconciled")
 class Numbers:
     open_runs: dict[str, int]
     """Runs by status that are not over."""
+    due_runs: int
+    """Runs that wait and whose time has come."""
     ended_runs: dict[str, int]
     """Runs by status that ended in the last day."""
     wanted: int
@@ -46,6 +48,8 @@ def numbers(store: SqlStore, now: datetime) -> Numbers:
     with store.reading() as connection:
         run, asked, entry = task_runs.c, run_requests.c, task_audit_logs.c
         open_runs = dict.fromkeys(OPEN, 0) | _by_status(connection, run.status.in_(OPEN))
+        waiting = sa.and_(run.status == "queued", sa.or_(run.slot.is_(None), run.slot <= now))
+        due_runs = connection.execute(sa.select(sa.func.count()).select_from(task_runs).where(waiting)).scalar()
         ended = dict.fromkeys(_ENDED, 0)
         ended |= _by_status(connection, run.finished_at >= now - _DAY)
         due = sa.and_(asked.status == "wanted", asked.due <= now)
@@ -65,6 +69,7 @@ def numbers(store: SqlStore, now: datetime) -> Numbers:
         purge = connection.execute(newest).first()
     return Numbers(
         open_runs=open_runs,
+        due_runs=int(due_runs or 0),
         ended_runs={name: count for name, count in ended.items() if name in _ENDED},
         wanted=int(wanted),
         lateness=max(0.0, (now - oldest).total_seconds()) if oldest is not None else 0.0,

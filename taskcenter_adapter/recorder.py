@@ -158,12 +158,13 @@ class Recorder:
         step_key: str | None = None,
         stream: str = "log",
         metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """One line into the run log, redacted."""
+    ) -> str:
+        """One line into the run log; gives it as it stands there, redacted."""
         text = redact_text(message)
         with self._wake:
             self._line(self._now(), level, text, step_key, stream, redact(dict(metadata)) if metadata else None)
             self._touch()
+        return text
 
     def progress(
         self, step_key: str | None, percent: float, message: str, done: float | None = None, total: float | None = None

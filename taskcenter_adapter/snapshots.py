@@ -82,6 +82,25 @@ class SqlSnapshots:
             .limit(1)
         )
 
+    def before(self, snapshot: SchemaSnapshot) -> SchemaSnapshot | None:
+        kept = schema_snapshots.c
+        back = kept.captured_at >= snapshot.captured_at
+        return self._one(
+            sa.select(schema_snapshots)
+            .where(kept.connection == clean_text(snapshot.connection))
+            .where(kept.database == clean_text(snapshot.database))
+            .where(kept.id != clean_text(snapshot.id), kept.first_captured_at < snapshot.captured_at)
+            .order_by(sa.case((back, kept.first_captured_at), else_=kept.captured_at).desc(), kept.id.desc())
+            .limit(1)
+        )
+
+    def ids(self, beginning: str, *, limit: int = 2) -> Sequence[str]:
+        id, begins = schema_snapshots.c.id, clean_text(beginning)
+        # A range, not LIKE: it reads the primary key's index and knows no wildcards.
+        query = sa.select(id).where(id >= begins, id < begins + "\U0010ffff").order_by(id).limit(limit)
+        with self._store.reading() as opened:
+            return list(opened.execute(query).scalars())
+
     def page(self, connection: str | None = None, *, limit: int = 100, offset: int = 0) -> Sequence[SchemaSnapshot]:
         query = sa.select(*_LIGHT).order_by(schema_snapshots.c.captured_at.desc(), schema_snapshots.c.id)
         if connection is not None:

@@ -42,6 +42,16 @@ class MemorySnapshots:
         found = [s for s in self._all() if (s.connection, s.database) == wanted]
         return max(found, key=lambda s: (s.captured_at, s.id), default=None)
 
+    def before(self, snapshot: SchemaSnapshot) -> SchemaSnapshot | None:
+        wanted, at = (clean_text(snapshot.connection), clean_text(snapshot.database)), snapshot.captured_at
+        others = [s for s in self._all() if (s.connection, s.database) == wanted and s.id != clean_text(snapshot.id)]
+        earlier = [s for s in others if s.first_captured_at < at]
+        seen = {s.id: s.captured_at if s.captured_at < at else s.first_captured_at for s in earlier}
+        return max(earlier, key=lambda s: (seen[s.id], s.id), default=None)
+
+    def ids(self, beginning: str, *, limit: int = 2) -> Sequence[str]:
+        return sorted(s.id for s in self._all() if s.id.startswith(clean_text(beginning)))[:limit]
+
     def page(self, connection: str | None = None, *, limit: int = 100, offset: int = 0) -> Sequence[SchemaSnapshot]:
         found = [s for s in self._all() if connection is None or s.connection == clean_text(connection)]
         found.sort(key=lambda s: s.id)

@@ -16,7 +16,7 @@ from typing import Any
 
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SchemaSnapshots, TaskFilter
+from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SchemaSnapshots, SettingsChange, TaskFilter
 from taskcenter.status import TERMINAL_RUN
 
 from . import answers
@@ -162,6 +162,11 @@ class MemoryStore:
             found = [row for (task, _), row in tables.revisions.items() if task == clean_text(task_id)]
             return [_own(row) for row in sorted(found, key=_value("revision"), reverse=True)]
 
+    def find_revision(self, task_id: str, revision: int) -> Mapping[str, Any] | None:
+        with self._read() as tables:
+            row = tables.revisions.get((clean_text(task_id), revision))
+            return _own(row) if row else None
+
     # history ---------------------------------------------------------------------------------------
 
     def record(self, changes: Changes) -> None:
@@ -249,6 +254,16 @@ class MemoryStore:
             ]
         return [LogLine(**_own(row)) for row in sorted(rows, key=_value("sequence"))[: answers.log_limit(limit)]]
 
+    def last_reports(self, run_id: str) -> Sequence[LogLine]:
+        wanted = clean_text(run_id)
+        with self._read() as tables:
+            at_work = {key for (run, key), row in tables.steps.items() if run == wanted and row["status"] == "running"}
+            newest: dict[str | None, Row] = {}
+            for (run, _), row in sorted(tables.logs.items()):
+                if run == wanted and row["stream"] == "progress" and row["step_key"] in {None, *at_work}:
+                    newest[row["step_key"]] = row
+        return [LogLine(**_own(row)) for row in sorted(newest.values(), key=_value("sequence"))]
+
     def next_log_sequence(self, run_id: str) -> int:
         with self._read() as tables:
             return max((sequence for run, sequence in tables.logs if run == clean_text(run_id)), default=-1) + 1
@@ -306,6 +321,14 @@ class MemoryStore:
 
     def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
         with self._write() as tables:
+            for key, value in values.items():
+                tables.settings[clean_text(key)] = clean_json(value, key)
+            _add(tables, audit, ())
+
+    def change_settings(self, keys: Sequence[str], change: SettingsChange) -> None:
+        with self._write() as tables:
+            wanted = [clean_text(key) for key in keys]
+            values, audit = change({key: clean_json(tables.settings[key]) for key in wanted if key in tables.settings})
             for key, value in values.items():
                 tables.settings[clean_text(key)] = clean_json(value, key)
             _add(tables, audit, ())

@@ -21,7 +21,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
-from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, TaskFilter
+from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SettingsChange, TaskFilter
+from taskcenter.status import StepStatus
 
 from . import answers
 from .audit_chain import AuditChain
@@ -258,14 +259,13 @@ class SqlStore:
             return _load_graph(connection, clean_text(task_id))
 
     def list_revisions(self, task_id: str) -> Sequence[Mapping[str, Any]]:
-        table = task_revisions.c
-        query = (
-            sa.select(table.revision, table.created_at, table.created_by, table.reason, table.definition, table.graph)
-            .where(table.task_id == clean_text(task_id))
-            .order_by(table.revision.desc())
-        )
+        query = _revisions_of(task_id).order_by(task_revisions.c.revision.desc())
         with self.reading() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            return _all(connection, query)
+
+    def find_revision(self, task_id: str, revision: int) -> Mapping[str, Any] | None:
+        with self.reading() as connection:
+            return _first(connection, _revisions_of(task_id).where(task_revisions.c.revision == revision))
 
     # history ---------------------------------------------------------------------------------------
 
@@ -359,6 +359,16 @@ class SqlStore:
         with self.reading() as connection:
             return [LogLine(**row) for row in connection.execute(query).mappings()]
 
+    def last_reports(self, run_id: str) -> Sequence[LogLine]:
+        line, step, run = task_run_logs.c, composite_step_runs.c, clean_text(run_id)
+        newest = sa.select(sa.func.max(line.sequence)).where(line.stream == written("progress"))
+        of_step = newest.where(line.run_id == step.run_id, line.step_key == step.step_key).scalar_subquery()
+        at_work = sa.select(of_step).where(step.run_id == run, step.status == written(StepStatus.RUNNING.value))
+        own = newest.where(line.run_id == run, line.step_key.is_(None))
+        query = sa.select(task_run_logs).where(line.run_id == run, line.sequence.in_(sa.union_all(at_work, own)))
+        with self.reading() as connection:
+            return [LogLine(**row) for row in connection.execute(query.order_by(line.sequence)).mappings()]
+
     def next_log_sequence(self, run_id: str) -> int:
         query = sa.select(sa.func.max(task_run_logs.c.sequence)).where(task_run_logs.c.run_id == clean_text(run_id))
         with self.reading() as connection:
@@ -404,12 +414,7 @@ class SqlStore:
         self.set_settings({key: value}, audit=audit)
 
     def set_settings(self, values: Mapping[str, Any], *, audit: Sequence[AuditEntry] = ()) -> None:
-        now = self._clock.now()
-        rows = [
-            {"key": clean_text(key), "value": clean_json(value, key), "updated_at": now}
-            for key, value in sorted(values.items())
-        ]
-        audit_rows = [audit_row(entry) for entry in audit]
+        rows, audit_rows = self._setting_rows(values), [audit_row(entry) for entry in audit]
 
         def work(connection: Connection) -> None:
             if rows:
@@ -417,6 +422,28 @@ class SqlStore:
             self._add(connection, audit_rows, [])
 
         self.transaction(work)
+
+    def change_settings(self, keys: Sequence[str], change: SettingsChange) -> None:
+        setting = task_manager_settings.c
+        query = sa.select(setting.key, setting.value).where(setting.key.in_([clean_text(key) for key in keys]))
+
+        def work(connection: Connection) -> None:
+            if self._postgres:  # a setting that was never set has no row to lock
+                name = task_manager_settings.name
+                connection.execute(sa.text(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE"))
+            values, audit = change({row.key: row.value for row in connection.execute(query)})
+            if rows := self._setting_rows(values):
+                connection.execute(self._put_setting, rows)
+            self._add(connection, [audit_row(entry) for entry in audit], [])
+
+        self.transaction(work)
+
+    def _setting_rows(self, values: Mapping[str, Any]) -> list[Row]:
+        now = self._clock.now()
+        return [
+            {"key": clean_text(key), "value": clean_json(value, key), "updated_at": now}
+            for key, value in sorted(values.items())
+        ]
 
     # transactions ----------------------------------------------------------------------------------
 
@@ -484,6 +511,11 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
         set_={name: kept(name, keep) for name, keep in rules.keep.items()},
         where=sa.or_(old.status == new.status, *allowed),
     )
+
+
+def _revisions_of(task_id: str) -> sa.Select[Any]:
+    columns = [column for column in task_revisions.c if column.name != "task_id"]
+    return sa.select(*columns).where(task_revisions.c.task_id == clean_text(task_id))
 
 
 def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:

@@ -286,6 +286,16 @@ task_run_logs = Table(
     Index("ix_task_run_logs_step_key", "run_id", "step_key", "sequence"),
     Index("ix_task_run_logs_time", "time"),
 )
+_progress = task_run_logs.c.stream == "progress"
+Index(  # with the stream, which is always the same, in it: else SQLite takes the other index of steps
+    "ix_task_run_logs_progress",
+    task_run_logs.c.run_id,
+    task_run_logs.c.stream,
+    task_run_logs.c.step_key,
+    task_run_logs.c.sequence,
+    postgresql_where=_progress,
+    sqlite_where=_progress,
+)
 
 # Only the primary key is indexed: a step is rewritten two or three times while it runs, and an update that
 # touches no index is the cheapest one PostgreSQL has.

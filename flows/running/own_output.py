@@ -21,20 +21,27 @@ _LONGEST = 1 << 20
 
 
 class _Masked:
-    """A stream that passes on whole lines, masked, and is the real one in all else."""
+    """A stream that passes on whole lines, masked, and is the real one in all else.
+
+    A line may end in the ``\\r`` of a progress bar. And a write may begin in the middle of another one of the same
+    thread: in a ``__del__``, a warning, the handler of a signal.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._begun = ""
-        self._turn = threading.Lock()
+        self._begun: list[str] = []
+        self._size = 0
+        self._turn = threading.RLock()
 
     def write(self, text: str) -> int:
+        ends = max(text.rfind("\n"), text.rfind("\r")) + 1
         with self._turn:
-            whole, end, self._begun = (self._begun + text).rpartition("\n")
-            if len(self._begun) > _LONGEST:
-                whole, end, self._begun = whole + end + self._begun, "", ""
-            if whole or end:
-                self._stream.write(redact_text(whole) + end)
+            if ends:
+                self._pass_on(text[:ends])
+            self._begun.append(text[ends:])
+            self._size += len(text) - ends
+            if self._size > _LONGEST:
+                self._pass_on()
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -44,9 +51,15 @@ class _Masked:
     def finish(self) -> None:
         """Pass on what has no end of line."""
         with self._turn:
-            rest, self._begun = self._begun, ""
-            self._stream.write(redact_text(rest))
+            self._pass_on()
             self._stream.flush()
+
+    def _pass_on(self, more: str = "") -> None:
+        """All that was begun, taken before it is written: a write in the middle finds nothing of it any more."""
+        begun, self._begun, self._size = self._begun, [], 0
+        line = "".join((*begun, more))
+        end = line[-1:] if line[-1:] in ("\n", "\r") else ""
+        self._stream.write(redact_text(line.removesuffix(end)) + end)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

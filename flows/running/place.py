@@ -57,11 +57,13 @@ def place_for(flow_run: FlowRun, store: Store, settings: Settings) -> Iterator[N
     if run_id in found.waits:
         _put_back(run_id, f"it waits: {found.waits[run_id]}", settings)
     done = threading.Event()
-    threading.Thread(target=_keep, args=(leases, run_id, holder, done), name="place", daemon=True).start()
+    keeping = threading.Thread(target=_keep, args=(leases, run_id, holder, done), name="place", daemon=True)
+    keeping.start()
     try:
         yield
     finally:
         done.set()
+        keeping.join(2)  # or it might renew what is given back here
         with contextlib.suppress(TaskCenterError):  # the database is away: the place runs out by itself
             leases.give_up(run_id, holder, PLACE)
 

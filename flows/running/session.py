@@ -16,8 +16,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
-from blocks.connections import Connection, resolve
-from blocks.prefect_blocks import find_block
+from blocks.connections import Connection
 from taskcenter import events
 from taskcenter.audit import ended
 from taskcenter.clock import utc_now
@@ -26,7 +25,7 @@ from taskcenter.errors import Refused, TaskCenterError
 from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
-from taskcenter.redaction import redact_exception, redact_text, register_secret
+from taskcenter.redaction import redact_text
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
 from taskcenter_adapter.gateway import Gateway
@@ -38,6 +37,7 @@ from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_fold
 from taskcenter_adapter.store import open_store, sql_store
 
 from .hold import Hold
+from .masking import MASKING, Masked, connection, masked_errors
 from .own_output import masked_output
 from .place import place_for
 
@@ -103,10 +103,7 @@ class Session:
         )
 
     def connection(self, name: str) -> Connection:
-        found = resolve(name, lookup=find_block, home=self.settings.home)
-        if found.password and len(found.password) >= 4:
-            register_secret(found.password)
-        return found
+        return connection(name, self.settings.home)
 
     def secret(self, name: str, step_key: str | None = None) -> str:
         """The value of a secret, only in this process. Its use is audited, once for each step."""
@@ -130,8 +127,7 @@ class Session:
 
     def log(self, message: str, level: Any = "info") -> None:
         """One line into our run log and into Prefect's."""
-        self.recorder.log(level, message)
-        forward(self.logger, level, message)
+        _forward(self.logger, level, self.recorder.log(level, message))
 
     def finish(
         self, status: RunStatus, *, message: str, result: Any = None, error: str | None = None,
@@ -174,9 +170,9 @@ class Session:
         return str((known.get("state") or {}).get("message") or "cancelled in Prefect")
 
 
-def forward(logger: logging.Logger, level: str, message: str) -> None:
-    """Into Prefect's log of the run, redacted; marked so that our own handler does not take it back."""
-    logger.log(getattr(logging, level.upper()), redact_text(message), extra={"taskcenter": True})
+def _forward(logger: logging.Logger, level: str, text: str) -> None:
+    """A redacted line into Prefect's log of the run, marked so that our own handler does not take it back."""
+    logger.log(getattr(logging, level.upper()), Masked(text), extra={"taskcenter": True})
 
 
 class _ToRecord(logging.Handler):
@@ -195,26 +191,9 @@ class _ToRecord(logging.Handler):
         if record.exc_info:
             text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
         level: Any = _LEVELS.get(record.levelno, "error" if record.levelno > logging.WARNING else "debug")
-        self._recorder.log(level, text, step_key=self._step, stream=self._stream)
+        text = self._recorder.log(level, text, step_key=self._step, stream=self._stream)
         if self._forward is not None:
-            forward(self._forward, level, f"[{self._step}] {text}" if self._step else text)
-
-
-class _Redacting(logging.Filter):
-    """What Prefect's own loggers say of a run (errors with tracebacks) is redacted before it leaves the process."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if record.exc_info:
-            if not isinstance(record.exc_info[1], TaskCenterError):  # those are sentences already
-                text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
-            record.exc_info = None
-            record.exc_text = None
-        record.msg, record.args = redact_text(text), ()
-        return True
-
-
-_REDACTING = _Redacting()
+            _forward(self._forward, level, f"[{self._step}] {text}" if self._step else text)
 
 
 def _ask_gate(store: Store, flow_run: FlowRun) -> None:
@@ -293,21 +272,18 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
     flow_run = context.flow_run
     settings = Settings.from_env()
     chosen = RunOptions.model_validate(options or {})
-    store = open_store(database_url(settings))
     prefect_logger: Any = get_run_logger()
-    own = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
-    recorder: Recorder | None = None
-    hold: Hold | None = None
-    handler: logging.Handler | None = None
-    place = contextlib.ExitStack()
-    try:
+    with contextlib.ExitStack() as stack, masked_errors():
+        store = open_store(database_url(settings))
+        stack.callback(store.close)
         _ask_gate(store, flow_run)
-        place.enter_context(place_for(flow_run, store, settings))
+        stack.enter_context(place_for(flow_run, store, settings))
         task = store.find_task(slug)
         known = store.find_run(str(flow_run.id))
         row = _first_row(flow_run, task, task.slug if task else slug, kind, known, dry_run)
         first_line = store.next_log_sequence(row.id) if known else 0
         recorder = Recorder(store, row, spool=spool_folder(settings.home), now=utc_now, first_line=first_line)
+        stack.callback(recorder.close)
         recorder.set_run(
             event=events.run_started(row, utc_now()),
             audit=AuditEntry(
@@ -322,30 +298,17 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
             ),
         )
         handler = _ToRecord(recorder, None, "prefect")
-        for logger in own:
-            logger.addFilter(_REDACTING)
+        for logger in map(logging.getLogger, ("prefect.flow_runs", "prefect.task_runs")):
+            logger.addFilter(MASKING)
             logger.addHandler(handler)
+            stack.callback(logger.removeHandler, handler)
         if task is not None and flow_run.parent_task_run_id is None:
             os.environ.update(task.environment)  # the run has a process of its own
         with (
             present(settings.home, row.id),
-            masked_output(_REDACTING),
+            masked_output(MASKING),
             tempfile.TemporaryDirectory(prefix="taskcenter-run-") as temp,
         ):
             hold = Hold(settings.home, str(_outermost(flow_run)))
+            stack.callback(hold.close)
             yield Session(settings, store, flow_run, recorder, task, chosen, dry_run, prefect_logger, Path(temp), hold)
-    except BaseException as error:  # what is not an end of ours goes on to Prefect, which stores its text
-        clean = redact_exception(error)
-        if clean is error:
-            raise
-        raise clean from None
-    finally:
-        if hold is not None:
-            hold.close()
-        for logger in own:
-            if handler is not None:
-                logger.removeHandler(handler)
-        if recorder is not None:
-            recorder.close()
-        place.close()
-        store.close()

@@ -26,5 +26,8 @@ def _plan(payload: CompositePayload, ctx: RunContext) -> PlanNote:
 
 @task_type("composite", title="Composite", category="flow", icon="graph", plan=_plan)
 def composite(payload: CompositePayload, ctx: RunContext) -> dict[str, Any]:
-    """Only a flow can run it: the composite's own flow does, before this function is asked."""
+    """Run several steps in the order of their dependencies.
+
+    Only a flow can do that: the composite's own flow does, before this function is asked.
+    """
     raise Refused(f"the composite {payload.composite!r} runs inside a Prefect flow only: taskcenter run")

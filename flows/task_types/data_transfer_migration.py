@@ -209,11 +209,12 @@ def plan(payload: DataTransferPayload, ctx: RunContext) -> PlanNote:
     plan=plan,
 )
 def data_transfer_migration(payload: DataTransferPayload, ctx: RunContext) -> dict[str, Any]:
-    """Move the objects one after the other, all read from one snapshot of the source.
+    """Copy tables or query results into another database or into files.
 
-    Gives ``{executor, taskId, dryRun, elapsedMs, run{objects[...], preflight?, warnings[]}}``. Each object is loaded in
-    one transaction of the target: when one fails, is cancelled or runs into the time limit, its target is as it was,
-    and the objects before it are done. Raises ConnectionUnavailable, TimedOut, Cancelled and StepFailed.
+    Gives ``{executor, taskId, dryRun, elapsedMs, run{objects[...], preflight?, warnings[]}}``. The objects go one after
+    the other, all read from one snapshot of the source. When one fails, is cancelled or runs into the time limit, those
+    before it are done and its own target is as it was; with ``batchRows`` its committed batches stay. Raises
+    ConnectionUnavailable, TimedOut, Cancelled and StepFailed.
     """
     from .data.transfer import transfer
 

@@ -150,7 +150,7 @@ def plan(payload: HttpPayload, ctx: RunContext) -> PlanNote:
 
 @task_type("http", title="HTTP request", category="network", icon="http", tags=["http"], plan=plan)
 def http(payload: HttpPayload, ctx: RunContext) -> dict[str, Any]:
-    """Send the request and check the answer.
+    """Send an HTTP request and check its answer.
 
     Gives ``{executor, status, headers, json | text, durationMs, attempts}``; headers that carry credentials are
     ``***``. Raises StepFailed (``http_status``, ``http_json``, ``http_connect``, ``http_too_large``, with what came

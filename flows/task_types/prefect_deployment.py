@@ -43,7 +43,7 @@ def plan(payload: PrefectDeploymentPayload, ctx: RunContext) -> PlanNote:
 
 @task_type("prefect_deployment", title="Prefect deployment", category="control", icon="rocket_launch", plan=plan)
 def prefect_deployment(payload: PrefectDeploymentPayload, ctx: RunContext) -> dict[str, Any]:
-    """Create a flow run of the deployment and, unless ``wait`` is off, follow it to its end.
+    """Start a run of a Prefect deployment and, unless told otherwise, wait for its end.
 
     Gives ``{executor, flowRunId, flowRunName, state, message?, durationMs}``. Raises NotFound, ServerAway, StepFailed
     (``deployment``, when it did not end as Completed), TimedOut and Cancelled, which both cancel the flow run.

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,18 +24,17 @@ from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.tasks import Task
 
-from blocks.connections import Connection, resolve
-from blocks.prefect_blocks import find_block
 from taskcenter.context import RunContext
 from taskcenter.errors import NotFound, ValidationFailed
 from taskcenter.jsonable import to_jsonable
 from taskcenter.ports import SchemaSnapshots
-from taskcenter.redaction import redact_exception, redact_exception_text, redact_text, register_secret
 from taskcenter.settings import Settings
 from taskcenter.task_types import TaskType, registry
 from taskcenter_adapter.resolve_secret import resolve_secret
 from taskcenter_adapter.runtime import database_url
 from taskcenter_adapter.store import open_store
+
+from ..running.masking import MASKING, connection, masked_errors
 
 __all__ = ["as_prefect_task", "run_context"]
 
@@ -87,32 +86,13 @@ def _check(kind: TaskType, payload: dict[str, Any]) -> None:
         raise ValidationFailed(f"the payload of {kind.key}", problems)
 
 
-class _Redacting(logging.Filter):
-    """What a task type logs to Prefect's logger is redacted before it leaves the process."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact_text(record.getMessage()), ()
-        if record.exc_info and record.exc_info[1] is not None:
-            record.msg = f"{record.msg}\n{redact_exception_text(record.exc_info[1])}"
-            record.exc_info = record.exc_text = None
-        return True
-
-
-_REDACTING = _Redacting()
-
-
 @contextmanager
 def _said_redacted() -> Iterator[None]:
     """Neither Prefect's log nor the state that it makes of an exception holds a secret."""
     for name in ("prefect.task_runs", "prefect.flow_runs"):
-        logging.getLogger(name).addFilter(_REDACTING)  # once: a logger takes the same filter only once
-    try:
+        logging.getLogger(name).addFilter(MASKING)  # once: a logger takes the same filter only once
+    with masked_errors():
         yield
-    except BaseException as error:
-        clean = redact_exception(error)
-        if clean is error:
-            raise
-        raise clean from None
 
 
 @contextmanager
@@ -146,7 +126,7 @@ def run_context(key: str) -> Iterator[RunContext]:
             logger=_logger(),
             data_dir=settings.home,
             temp_dir=Path(folder),
-            resolve_connection=_connection,
+            resolve_connection=partial(connection, home=settings.home),
             resolve_secret=secret,
             resolve_snapshots=snapshots,
         )
@@ -158,10 +138,3 @@ def _logger() -> logging.Logger:
         return cast(logging.Logger, get_run_logger())
     except MissingContextError:
         return logging.getLogger("taskcenter.run")
-
-
-def _connection(name: str) -> Connection:
-    found = resolve(name, lookup=find_block)
-    if found.password and len(found.password) >= 4:
-        register_secret(found.password)
-    return found

@@ -1,6 +1,6 @@
 """Run one child process: its own session, a clean environment, lines as they come, and an end that is an end.
 
-POSIX only. Memory stays bounded whatever the child prints: the last 64 KiB of each stream, and one line.
+POSIX only. Memory stays bounded whatever the child prints: the last 64 KiB of each stream and a little, and one line.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from .process_tree import COOKIE, end_tree
 __all__ = ["Finished", "child_environment", "run_process"]
 
 TAIL_BYTES = 64 * 1024
+_MARGIN_BYTES = 16 * 1024
+"""Kept before the tail, never shown: a secret at the edge is seen whole there, and masked."""
 LINE_BYTES = 16 * 1024
 """A longer line is cut in the log."""
 LAST_LINE_BYTES = 1024 * 1024
@@ -224,14 +226,16 @@ class _Lines:
         self.lost = 0
         self.kept: deque[bytes] = deque()
         self.kept_bytes = 0
+        self.forgot = False
         self.last: str | None = None
 
     def feed(self, data: bytes) -> None:
         if data:
             self.kept.append(data)
             self.kept_bytes += len(data)
-            while self.kept_bytes - len(self.kept[0]) >= TAIL_BYTES:
+            while self.kept_bytes - len(self.kept[0]) >= TAIL_BYTES + _MARGIN_BYTES:
                 self.kept_bytes -= len(self.kept.popleft())
+                self.forgot = True
         *whole, rest = data.split(b"\n")
         for piece in whole:
             self._add(piece)
@@ -244,11 +248,19 @@ class _Lines:
 
     @property
     def tail(self) -> str:
-        """The last 64 KiB as text, beginning with a whole line: half a secret would not be known for one."""
+        """The last 64 KiB as text, beginning with a whole line: half a secret would not be known for one.
+
+        Of a last line that is longer, the end, masked before it was cut.
+        """
         data = b"".join(self.kept)
-        if len(data) > TAIL_BYTES:
-            data = data[-TAIL_BYTES:].partition(b"\n")[2]
-        return data.decode("utf-8", "replace")
+        if len(data) <= TAIL_BYTES:
+            return data.decode("utf-8", "replace")
+        whole = data[-TAIL_BYTES:].partition(b"\n")[2]
+        if whole.strip():
+            return whole.decode("utf-8", "replace")
+        clean = redact_text(data.decode("utf-8", "replace")).encode()
+        begin = max(len(clean) - TAIL_BYTES, _MARGIN_BYTES if self.forgot else 0)
+        return f"…{clean[begin:].decode('utf-8', 'ignore')}"
 
     def _add(self, piece: bytes) -> None:
         room = LAST_LINE_BYTES - len(self.partial)

@@ -64,11 +64,12 @@ def plan(payload: PythonPayload, ctx: RunContext) -> PlanNote:
 
 @task_type("python", title="Python", category="system", icon="code", tags=["python"], plan=plan)
 def python(payload: PythonPayload, ctx: RunContext) -> dict[str, Any]:
-    """Call the function or run the code. A parameter named ``ctx`` is given the RunContext.
+    """Call a Python function of the project, or run Python code.
 
-    Gives ``{executor, result, isolated, durationMs}``. The project folder is on the module path. Raises StepFailed
-    (``exception``, with the traceback in its output; ``exit_code`` when an own process dies), TimedOut, Cancelled.
-    An own process has no connections and secrets but those in ``kwargs``, and a clean environment.
+    A parameter named ``ctx`` is given the RunContext. Gives ``{executor, result, isolated, durationMs}``. The project
+    folder is on the module path. Raises StepFailed (``exception``, with the traceback in its output; ``exit_code`` when
+    an own process dies), TimedOut, Cancelled. An own process has a clean environment and neither connections nor
+    secrets but those in ``kwargs``.
     """
     started = time.monotonic()
     kwargs = {key: _secret(value, ctx) for key, value in payload.kwargs.items()}

@@ -111,7 +111,10 @@ def shell(payload: ShellPayload, ctx: RunContext) -> dict[str, Any]:
 
 @task_type("script", title="Script", category="system", icon="description", tags=["shell"], plan=plan)
 def script(payload: ScriptPayload, ctx: RunContext) -> dict[str, Any]:
-    """Run a script file of the project; output and errors as for ``shell``."""
+    """Run a script file of the project.
+
+    Output and errors are those of ``shell``.
+    """
     return _run([*_interpreted(payload.script_path, ctx), *payload.args], payload, ctx)
 
 

@@ -137,7 +137,7 @@ def _dialect(name: str, ctx: RunContext) -> str:
 
 @task_type("sql_script", title="SQL script", category="database", icon="database", tags=["sql"], plan=plan)
 def sql_script(payload: SqlScriptPayload, ctx: RunContext) -> dict[str, Any]:
-    """Run the statements in order and stop at the first that fails.
+    """Run SQL statements in order, stop at the first that fails.
 
     Gives ``{executor, dbType, resultSets, totalRows, sqlLength, timeoutSeconds, transaction, statements, rows?}``;
     ``statements`` holds ``{index, rows, durationMs}`` each: index from 1, rows returned or else changed.

@@ -50,7 +50,10 @@ def estimate(payload: WaitPayload, ctx: RunContext) -> float | None:
 
 @task_type("wait", title="Wait", category="control", icon="hourglass", plan=plan, estimate=estimate)
 def wait(payload: WaitPayload, ctx: RunContext) -> dict[str, Any]:
-    """Wait; an instant that has passed is not waited for. Gives ``{executor, waitedSeconds}``. Raises Cancelled."""
+    """Wait for so many seconds, or until an instant.
+
+    One that has passed is not waited for. Gives ``{executor, waitedSeconds}``. Raises Cancelled.
+    """
     started = time.monotonic()
     total = payload.seconds if payload.seconds is not None else _seconds_until(payload.until)
     while True:

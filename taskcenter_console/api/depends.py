@@ -15,6 +15,7 @@ __all__ = [
     "CALLER",
     "CallerOf",
     "CenterOf",
+    "caller_of",
 ]
 
 CALLER = Caller("local", "api")
@@ -29,7 +30,7 @@ async def _center(request: Request) -> Center:
 CenterOf = Annotated[Center, Depends(_center)]
 
 
-def _caller(request: Request) -> Caller:
+def caller_of(request: Request) -> Caller:
     """The command line of this machine shows that it may read the center's own notes, and says who types."""
     key, _, user = request.headers.get("x-taskcenter-cli", "").partition(" ")
     center: Center = request.app.state.center
@@ -39,4 +40,4 @@ def _caller(request: Request) -> Caller:
     return CALLER
 
 
-CallerOf = Annotated[Caller, Depends(_caller)]
+CallerOf = Annotated[Caller, Depends(caller_of)]

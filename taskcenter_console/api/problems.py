@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from taskcenter.errors import Problem, Refused, ServerAway, TaskCenterError, ValidationFailed
 from taskcenter_console.services.auditing import record_refusal
 
-from .depends import CALLER
+from .depends import caller_of
 
 __all__ = [
     "MEDIA_TYPE",
@@ -144,9 +144,15 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _note_refusal(request: Request, error: Refused) -> None:
-    """Into the audit; a database that is away must not change the answer."""
+    """Into the audit; a database that is away must not change the answer.
+
+    Not for the command line: it may ask the person back and go on, and notes the refusals that stand by itself.
+    """
+    caller = caller_of(request)
+    if caller.channel == "cli":
+        return
     with contextlib.suppress(TaskCenterError):
-        record_refusal(request.app.state.center, CALLER, f"{request.method} {request.url.path}", error)
+        record_refusal(request.app.state.center, caller, f"{request.method} {request.url.path}", error)
 
 
 def _title(kind: type[TaskCenterError]) -> str:

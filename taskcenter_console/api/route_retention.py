@@ -24,7 +24,7 @@ def get_retention(center: CenterOf) -> Policy:
     return retaining.policy(center)
 
 
-@router.patch("", responses=documented(422))
+@router.patch("", responses=documented(404, 422))
 def set_retention(center: CenterOf, caller: CallerOf, body: PolicyBody) -> Policy:
     """Change the policy: an absent field stays, null puts it back to its default."""
     return retaining.set_policy(center, body, caller)

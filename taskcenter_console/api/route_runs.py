@@ -94,7 +94,7 @@ def list_runs(center: CenterOf, query: Annotated[RunQuery, Query()]) -> RunPage:
 
 @router.get("/runs/{run_id}", responses=documented(404, 409))
 def get_run(center: CenterOf, run_id: str) -> RunView:
-    """A run with its steps; the beginning of its id is enough."""
+    """A run with its steps; the beginning of its id (4 characters or more) is enough."""
     return RunView.model_validate(runs.details(center, run_id))
 
 

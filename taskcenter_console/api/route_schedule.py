@@ -66,6 +66,6 @@ def preview_trigger(center: CenterOf, query: Annotated[PreviewQuery, Query()]) -
     elif "type" not in given:
         raise ValidationFailed("the preview", [Problem("missing", "type", "is missing; or name a saved trigger")])
     others = [trigger for task in tasks.all_tasks(center) for trigger in task.triggers]
-    calendars = center.schedule.calendars.all() if center.schedule is not None else None
+    calendars = center.calendars()
     found = lookahead.preview(given, others, count=query.count, calendars=calendars)
     return PreviewView.model_validate(found.to_dict())

@@ -64,7 +64,7 @@ def list_snapshots(center: CenterOf, query: Annotated[SnapshotQuery, Query()]) -
 
 @router.get("/{snapshot_id}", responses=documented(404, 409))
 def get_snapshot(center: CenterOf, snapshot_id: str) -> SchemaSnapshot:
-    """One snapshot with its structure; the beginning of an id is enough."""
+    """One snapshot with its structure; the beginning of its id (6 characters or more) is enough."""
     return snapshots.get(center, snapshot_id)
 
 

@@ -1,7 +1,8 @@
 """Asks the service that already runs on this machine, so that a command need not load what the service has loaded.
 
 Only for what must begin at once. Whatever the service refuses is asked again in this process, where a person can
-be asked back and an error has its sentence; the service has changed nothing then.
+be asked back and an error has its sentence; the service has changed nothing then. A failure (5xx) is no refusal: the
+run may have been made before it, and asking again could make a second one.
 """
 
 from __future__ import annotations
@@ -54,9 +55,18 @@ def ask_for_run(chosen: Settings, task: str, body: dict[str, Any]) -> str | None
         connection.close()
     if answer.status == 202:
         return str(json.loads(text)["id"])
-    if answer.status >= 500 and answer.status != ServerAway.status:
-        raise ServerAway(f"the service failed over it (status {answer.status}). {_LOOK}")
+    if answer.status >= 500:
+        raise ServerAway(f"the service failed over it (status {answer.status}{_detail(text)}). {_LOOK}")
     return None
+
+
+def _detail(text: bytes) -> str:
+    """The sentence of a problem document, when it is one."""
+    try:
+        detail = json.loads(text)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f": {detail}"
 
 
 def _same_center(chosen: Settings, state: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from taskcenter_console.terminal import brief, emit, moment, note, say, table
 from . import common
 from .common import Out, output
 from .running import parse_time
+from .showing import show_list, tell
 
 if TYPE_CHECKING:
     from taskcenter.models import AuditRecord
@@ -29,8 +30,8 @@ def audit() -> None:
 @click.option("--run", metavar="RUN", help="Only of this run.")
 @click.option("--type", "event_type", metavar="TYPE", help="Only of this type, such as task_updated.")
 @click.option("--actor", metavar="WHO", help="Only what this one did.")
-@click.option("--channel", metavar="DOOR", help="Only through this door: ui, api, cli, prefect or system.")
-@click.option("--result", metavar="RESULT", help="Only ok, refused or failed ones.")
+@click.option("--channel", type=click.Choice(["ui", "api", "cli", "prefect", "system"]), help="Only through this door.")
+@click.option("--result", type=click.Choice(["ok", "refused", "failed"]), help="Only ones that ended so.")
 @click.option("--since", metavar="ISO", help="Only from this time on.")
 @click.option("--until", metavar="ISO", help="Only before this time.")
 @click.option("--before", type=int, metavar="N", help="Only entries with a smaller number: the next page.")
@@ -46,20 +47,21 @@ def list_entries(
     where = AuditFilter(since=parse_time(since, "--since"), until=parse_time(until, "--until"), **exact)
     with common.open_center() as center:
         found = auditing.page(center, where, task=task, run=run)
-    if out.json:
-        emit({"items": [entry.to_json() for entry in found]})
-    elif out.quiet:
-        for entry in found:
-            say(entry.id)
-    else:
-        rows = [
-            [entry.sequence, brief(entry.created_at), entry.actor, entry.channel, entry.event_type, entry.object,
-             entry.message.partition("\n")[0][:80]]
-            for entry in found
-        ]  # fmt: skip
-        table(("no", "when", "who", "door", "what", "object", "message"), rows, empty="no entries")
-        if len(found) == where.limit:
-            note(f"there may be more: --before {found[-1].sequence}")
+    read = show_list(
+        out,
+        found,
+        name=lambda entry: entry.id,
+        columns=("no", "when", "who", "door", "what", "object", "message"),
+        cells=_cells,
+        empty="no entries",
+    )
+    if read and len(found) == where.limit:
+        note(f"there may be more: --before {found[-1].sequence}")
+
+
+def _cells(entry: AuditRecord) -> list[Any]:
+    return [entry.sequence, brief(entry.created_at), entry.actor, entry.channel, entry.event_type, entry.object,
+            entry.message.partition("\n")[0][:80]]  # fmt: skip
 
 
 @audit.command()
@@ -109,9 +111,6 @@ def _say_entry(entry: AuditRecord) -> None:
 @output
 def export(file: str | None, out: Out) -> None:
     """Take the whole audit out as a file that can be verified anywhere: one JSON object per line."""
-    import os
-    from pathlib import Path
-
     from taskcenter_console.services import auditing
 
     with common.open_center() as center:
@@ -122,17 +121,12 @@ def export(file: str | None, out: Out) -> None:
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
             return
-        target = Path(file)
-        count = -2
-        # Who did what is not for everybody on this machine.
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as sink:
+        count = -2  # the first and the last line are no entries
+        with common.whole_file(file, mode=0o600) as sink:  # who did what is not for everybody on this machine
             for line in lines:
                 sink.write(line)
                 count += 1
-    if out.json:
-        emit({"file": str(target), "entries": count})
-    else:
-        say(str(target) if out.quiet else f"● {count} entries in {target}")
+    tell(out, {"file": file, "entries": count}, file, f"● {count} entries in {file}")
 
 
 @audit.command()

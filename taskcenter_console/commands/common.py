@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -26,6 +26,7 @@ __all__ = [
     "assignments",
     "caller",
     "center_if_running",
+    "confirm",
     "note_refusal",
     "open_center",
     "output",
@@ -39,6 +40,8 @@ __all__ = [
     "settings",
     "short",
     "stdout_kept",
+    "whole_file",
+    "write_whole",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -262,6 +265,15 @@ def can_ask(out: Out) -> bool:
         return False
 
 
+def confirm(yes: bool, out: Out, question: str, warning: str) -> None:
+    """Go on only when a person agrees, by ``--yes`` or now; Refused, with the warning, where nobody can be asked."""
+    if yes:
+        return
+    if not can_ask(out):
+        raise Refused(f"{warning}: confirm with --yes")
+    click.confirm(question, abort=True, err=True)
+
+
 def ask_missing(kind: TaskType | None, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Ask for each required field of the type that ``payload`` lacks. An answer is JSON when it reads as such."""
     missing = (
@@ -283,11 +295,25 @@ def ask_missing(kind: TaskType | None, payload: Mapping[str, Any]) -> dict[str, 
 
 def write_whole(file: str, data: Any) -> None:
     """A JSON file that appears whole or not at all."""
+    with whole_file(file) as sink:
+        sink.write((json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def whole_file(file: str, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file that appears whole or not at all: it is written beside its place and put there at the end."""
     target = Path(file)
     half = target.with_name(f".{target.name}.{os.getpid()}")
+    device = target.exists() and not target.is_file()  # nothing takes the place of /dev/null
     try:
-        half.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        half.replace(target)
-    except OSError as error:
         half.unlink(missing_ok=True)
+        flags = os.O_WRONLY if device else os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(target if device else half, flags, mode), "wb") as sink:
+            yield sink
+        if not device:
+            half.replace(target)
+    except OSError as error:
         raise SetupError(f"{file} cannot be written ({error.strerror or error}): choose another place") from None
+    finally:
+        with contextlib.suppress(OSError):
+            half.unlink()

@@ -13,6 +13,7 @@ from . import common
 from .choices import Choices, choices
 from .common import Out, output
 from .planning import find_all, find_one, format_option, maybe_center, name_option, planned, show
+from .showing import show_list
 
 if TYPE_CHECKING:
     from composites.validate import Known
@@ -35,16 +36,17 @@ def composite() -> None:
 def list_composites(out: Out) -> None:
     """List the composites of the catalogue, of the project and of the running center."""
     rows, broken = _everything()
-    if out.json:
-        emit({"items": rows, "broken": broken})
-    elif out.quiet:
-        for row in rows:
-            say(row["name"])
-    else:
-        columns = ("composite", "steps", "where", "description")
-        table(columns, [[row["name"], row["steps"], _where(row), row["description"]] for row in rows], empty="none")
-        for one in broken:
-            note(f"✗ broken file {one['file']}: {one['message']}")
+    read = show_list(
+        out,
+        rows,
+        name=lambda row: str(row["name"]),
+        columns=("composite", "steps", "where", "description"),
+        cells=lambda row: [row["name"], row["steps"], _where(row), row["description"]],
+        empty="none",
+        broken=broken,
+    )
+    for one in broken if read else ():
+        note(f"✗ broken file {one['file']}: {one['message']}")
 
 
 def _where(row: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def ask(name: str | None, data: dict[str, Any], count: int) -> Previewed:
             own = {names.get(key, key): value for key, value in data.items()}
             given = {**saved.model_dump(mode="python"), **own} if data else saved
         others = [trigger for task in tasks.all_tasks(center) for trigger in task.triggers]
-        calendars = center.schedule.calendars.all() if center.schedule is not None else None
+        calendars = center.calendars()
         return service.preview(given, others, count=count, calendars=calendars)
 
 
@@ -72,7 +72,7 @@ def lint_all(task: str | None, out: Out) -> None:
     with common.open_center() as center:
         every = tasks.all_tasks(center)
         chosen = tasks.get(center, task).id if task is not None else None
-        calendars = center.schedule.calendars.all() if center.schedule is not None else None
+        calendars = center.calendars()
         found = [one for one in service.findings(every, calendars) if chosen in (None, one[0].id)]
     if out.json:
         emit({

@@ -10,6 +10,7 @@ from taskcenter_console.terminal import brief, emit, mark, say, table
 
 from . import common
 from .common import Out, output
+from .showing import show_list, tell
 
 if TYPE_CHECKING:
     from taskcenter.scheduling.state import Limits
@@ -30,17 +31,15 @@ def list_queue(out: Out) -> None:
 
     with common.open_center() as center:
         found = service.listing(center)
-    if out.json:
-        emit({"items": [item.to_json() for item in found]})
-    elif out.quiet:
-        for item in found:
-            say(item.run_id)
-    else:
-        rows = [
-            [item.place or "", item.run_id[:8], item.task, item.priority.value, brief(item.since), item.waits_for or ""]
-            for item in found
-        ]
-        table(("place", "run", "task", "priority", "since", "waits for"), rows, empty="nothing waits")
+    show_list(
+        out,
+        found,
+        name=lambda item: item.run_id,
+        columns=("place", "run", "task", "priority", "since", "waits for"),
+        cells=lambda item: [item.place or "", item.run_id[:8], item.task, item.priority.value, brief(item.since),
+                            item.waits_for or ""],
+        empty="nothing waits",
+    )  # fmt: skip
 
 
 @queue.command("limits")
@@ -91,12 +90,7 @@ def bump(run_id: str, to: str, out: Out) -> None:
 
     with common.open_center() as center:
         run = service.bump(center, run_id, Priority(to), common.caller())
-    if out.json:
-        emit(run.to_json())
-    elif out.quiet:
-        say(run.id)
-    else:
-        say(f"run {run.id[:8]} of {run.task_slug} waits with the priority {to} now")
+    tell(out, run.to_json(), run.id, f"run {run.id[:8]} of {run.task_slug} waits with the priority {to} now")
 
 
 @click.command()

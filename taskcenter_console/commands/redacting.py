@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import click
 
 from taskcenter_console.terminal import emit, note, say
 
-from .common import Out, output
+from .common import Out, output, read_text
 
 __all__ = ["redact"]
 
@@ -29,7 +28,7 @@ def test(text: tuple[str, ...], out: Out) -> int:
     """
     from taskcenter.redaction import redact_text
 
-    given = " ".join(text) if text else sys.stdin.read()
+    given = " ".join(text) if text else read_text("-")
     began = time.perf_counter()
     found = redact_text(given)
     took = (time.perf_counter() - began) * 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,10 @@ from taskcenter_console.terminal import emit, moment, note, say, table
 
 from . import common
 from .common import Out, output
+
+if TYPE_CHECKING:
+    from retention.policy import Policy
+    from taskcenter_console.services.center import Center
 
 __all__ = ["retention"]
 
@@ -39,11 +43,13 @@ def show(out: Out) -> None:
     from taskcenter_console.services import retaining
 
     with common.open_center() as center:
-        found = retaining.policy(center).to_json()
-    _say_policy(found, out)
+        _say_policy(center, retaining.policy(center), out)
 
 
-def _say_policy(found: dict[str, Any], out: Out) -> None:
+def _say_policy(center: Center, policy: Policy, out: Out) -> None:
+    from taskcenter_console.services import holding
+
+    found = policy.to_json()
     if out.json:
         emit(found)
         return
@@ -59,13 +65,11 @@ def _say_policy(found: dict[str, Any], out: Out) -> None:
         subject = f"task {rule['task']}" if rule["task"] else f"tag {rule['tag']}"
         rest = ", ".join(f"{name} {value}" for name, value in rule.items() if value and name not in ("task", "tag"))
         say(f"  {subject}: {rest}")
-    for hold in found["holds"]:
-        subject = f"task {hold['task']}" if hold["task"] else f"run {hold['run']}"
-        say(f"  ‖ legal hold on {subject}{': ' + hold['note'] if hold['note'] else ''}")
+    for hold in policy.holds:
+        say(f"  ‖ legal hold on {holding.words(center, hold)}{': ' + hold.note if hold.note else ''}")
 
 
 _DAYS = click.IntRange(1, 3650)
-_FIELDS = ("days", "success_days", "failed_days", "cancelled_days", "audit_days", "ledger_days", "event_days")
 
 
 @retention.command("set")
@@ -98,27 +102,12 @@ def set_policy(
     from taskcenter_console.services import retaining
 
     changes = {name: value for name, value in {"days": days, **given}.items() if value is not None}
-    changes |= dict.fromkeys(unset)
+    changes |= dict.fromkeys(name.replace("-", "_") for name in unset)
     if rules:
         changes["rules"] = [common.read_object(text, "--rule") for text in rules if text.strip()]
     with common.open_center() as center:
-        caller = common.caller()
-        if hold or release:
-            before = [one.model_dump(mode="python") for one in retaining.policy(center).holds]
-            gone = [_subject(name) for name in (*release, *hold)]
-            kept = [one for one in before if not any(_same(one, subject) for subject in gone)]
-            changes["holds"] = [*kept, *({**_subject(name), "note": why, "by": caller.actor} for name in hold)]
-        found = retaining.set_policy(center, changes, caller).to_json()
-    _say_policy(found, out)
-
-
-def _subject(name: str) -> dict[str, str]:
-    kind, _, run = name.partition(":")
-    return {"run": run} if kind == "run" and run else {"task": name}
-
-
-def _same(hold: dict[str, Any], subject: dict[str, str]) -> bool:
-    return all(hold[name] == value for name, value in subject.items())
+        made = retaining.set_policy(center, changes, common.caller(), hold=hold, release=release, note=why)
+        _say_policy(center, made, out)
 
 
 @retention.command()

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from taskcenter_console.terminal import emit, moment, say, table
+from taskcenter_console.terminal import emit, moment, say
 
 from . import common
 from .common import Out, output
+from .showing import CHANGES, show_list, tell
 
 __all__ = ["diff", "history", "rollback"]
 
@@ -24,14 +25,14 @@ def history(name: str, out: Out) -> None:
 
     with common.open_center() as center:
         rows = service.revisions(center, name)
-    if out.json:
-        emit({"items": rows})
-    elif out.quiet:
-        for row in rows:
-            say(str(row["revision"]))
-    else:
-        cells = [[row["revision"], moment(row["createdAt"]), row["createdBy"], row["reason"]] for row in rows]
-        table(("revision", "at", "by", "what"), cells, empty="no revisions")
+    show_list(
+        out,
+        rows,
+        name=lambda row: str(row["revision"]),
+        columns=("revision", "at", "by", "what"),
+        cells=lambda row: [row["revision"], moment(row["createdAt"]), row["createdBy"], row["reason"]],
+        empty="no revisions",
+    )
 
 
 @click.command()
@@ -53,11 +54,8 @@ def diff(name: str, old: int | None, new: int | None, out: Out) -> int:
         if not out.quiet:
             say(f"from revision {old} to {new}")
         for item in found:
-            sign = {"added": "+", "removed": "-", "changed": "~"}[item.kind]
-            values = {"added": (item.after,), "removed": (item.before,), "changed": (item.before, item.after)}[
-                item.kind
-            ]
-            say(f"{sign} {item.path}: {' → '.join(_shown(value) for value in values)}")
+            values = {"added": (item.after,), "removed": (item.before,)}.get(item.kind, (item.before, item.after))
+            say(f"{CHANGES[item.kind]} {item.path}: {' → '.join(_shown(value) for value in values)}")
     return 1 if found else 0
 
 
@@ -78,9 +76,5 @@ def rollback(name: str, revision: int, reason: str, out: Out) -> None:
     with common.open_center() as center, common.stdout_kept():
         saved = service.rollback(center, name, revision, common.caller(), reason=reason)
         data = tasks.details(center, saved.slug) if out.json else {}
-    if out.json:
-        emit(data)
-    elif out.quiet:
-        say(str(saved.revision))
-    else:
-        say(f"● {saved.deployment_name} is as it was in revision {revision} (now revision {saved.revision})")
+    done = f"● {saved.deployment_name} is as it was in revision {revision} (now revision {saved.revision})"
+    tell(out, data, str(saved.revision), done)

@@ -10,6 +10,7 @@ from taskcenter_console.terminal import GLYPHS, brief, emit, mark, moment, note,
 
 from . import common
 from .common import Out, output
+from .showing import show_list
 
 if TYPE_CHECKING:
     from taskcenter.models import LogLine, Run
@@ -52,22 +53,23 @@ def list_runs(
             center, task=task, status=status, search=search, since=parse_time(since, "--since"),
             until=parse_time(until, "--until"), limit=limit, cursor=cursor,
         )  # fmt: skip
-    if out.json:
-        emit({"items": [run.to_json() for run in page.items], "nextCursor": page.next_cursor})
-        return
-    if out.quiet:
-        for run in page.items:
-            say(run.id)
-        return
-    rows = [
-        [run.id[:8], f"{run.task_slug}{' (dry run)' if run.dry_run else ''}", mark(run.status.value), run.origin.value,
-         brief(run.created_at), span(run.duration_ms), _first(run.message)]
-        for run in page.items
-    ]  # fmt: skip
-    columns = ("run", "task", "status", "origin", "asked for", "took", "message")
-    table(columns, rows, empty="no runs yet; start one with: taskcenter run TASK")
-    if page.next_cursor:
+    read = show_list(
+        out,
+        page.items,
+        name=lambda run: str(run.id),
+        columns=("run", "task", "status", "origin", "asked for", "took", "message"),
+        cells=_cells,
+        empty="no runs yet; start one with: taskcenter run TASK",
+        nextCursor=page.next_cursor,
+    )
+    if read and page.next_cursor:
         note(f"there are more: --cursor {page.next_cursor}")
+
+
+def _cells(run: Run) -> list[Any]:
+    task = f"{run.task_slug}{' (dry run)' if run.dry_run else ''}"
+    return [run.id[:8], task, mark(run.status.value), run.origin.value, brief(run.created_at), span(run.duration_ms),
+            _first(run.message)]  # fmt: skip
 
 
 def _first(text: str | None) -> str:

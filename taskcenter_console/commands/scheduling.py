@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from taskcenter.errors import NotFound, Problem, ValidationFailed
-from taskcenter_console.terminal import emit, moment, say, table
+from taskcenter_console.terminal import emit, moment, say
 
 from . import common
 from .common import Out, output
+from .showing import show_list
 from .triggers import instant, policies, say_owed
 
 __all__ = ["calendar", "scheduler"]
@@ -114,15 +115,14 @@ def list_calendars(out: Out) -> None:
     """List the calendars."""
     with common.open_center() as center:
         found = list(center.need_schedule().calendars.all())
-    if out.json:
-        emit({"items": [item.to_json() for item in found]})
-    elif out.quiet:
-        for item in found:
-            say(item.name)
-    else:
-        cells = [[item.name, item.timezone, len(item.include), len(item.exclude)] for item in found]
-        empty = "no calendars; make one with: taskcenter calendar set FILE"
-        table(("calendar", "zone", "includes", "excludes"), cells, empty=empty)
+    show_list(
+        out,
+        found,
+        name=lambda item: item.name,
+        columns=("calendar", "zone", "includes", "excludes"),
+        cells=lambda item: [item.name, item.timezone, len(item.include), len(item.exclude)],
+        empty="no calendars; make one with: taskcenter calendar set FILE",
+    )
 
 
 @calendar.command("set")

@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from taskcenter.errors import Refused
-from taskcenter_console.terminal import brief, emit, say, table
+from taskcenter_console.terminal import brief, emit, say
 
 from . import common
 from .common import Out, output
+from .showing import show_list, tell
 
 __all__ = ["secret"]
 
@@ -30,15 +30,10 @@ def set_secret(name: str, out: Out) -> None:
     if sys.stdin.isatty():
         value = click.prompt(f"Value of {name}", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        value = sys.stdin.read().removesuffix("\n").removesuffix("\r")
+        value = common.read_text("-").removesuffix("\n").removesuffix("\r")
     with common.open_center() as center:
         done = service.put(center, name, value, common.caller())
-    if out.json:
-        emit(done)
-    elif out.quiet:
-        say(name)
-    else:
-        say(f'● {name} is set (version {done["version"]}). A task uses it as {{{{secret("{name}")}}}}')
+    tell(out, done, name, f'● {name} is set (version {done["version"]}). A task uses it as {{{{secret("{name}")}}}}')
 
 
 @secret.command("list")
@@ -49,14 +44,14 @@ def list_secrets(out: Out) -> None:
 
     with common.open_center() as center:
         rows = service.list_secrets(center)
-    if out.json:
-        emit({"items": rows})
-    elif out.quiet:
-        for row in rows:
-            say(row["name"])
-    else:
-        cells = [[row["name"], row["version"], brief(row["setAt"]), row["setBy"]] for row in rows]
-        table(("secret", "version", "set", "by"), cells, empty="no secrets; make one with: taskcenter secret set NAME")
+    show_list(
+        out,
+        rows,
+        name=lambda row: str(row["name"]),
+        columns=("secret", "version", "set", "by"),
+        cells=lambda row: [row["name"], row["version"], brief(row["setAt"]), row["setBy"]],
+        empty="no secrets; make one with: taskcenter secret set NAME",
+    )
 
 
 @secret.command("delete")
@@ -67,18 +62,10 @@ def delete(name: str, yes: bool, out: Out) -> None:
     """Delete a secret with all its versions. Tasks that use it fail from then on."""
     from taskcenter_console.services import secrets as service
 
-    if not yes:
-        if not common.can_ask(out):
-            raise Refused(f"deleting the secret {name} cannot be undone: confirm with --yes")
-        click.confirm(f"Delete the secret {name}?", abort=True, err=True)
+    common.confirm(yes, out, f"Delete the secret {name}?", f"deleting the secret {name} cannot be undone")
     with common.open_center() as center:
         service.delete(center, name, common.caller())
-    if out.json:
-        emit({"deleted": name})
-    elif out.quiet:
-        say(name)
-    else:
-        say(f"- the secret {name} was deleted")
+    tell(out, {"deleted": name}, name, f"- the secret {name} was deleted")
 
 
 @secret.command("rotate")

@@ -10,11 +10,11 @@ from taskcenter_console.terminal import brief, emit, say, table
 
 from . import common
 from .common import Out, output
+from .showing import CHANGES, show_list
 
 __all__ = ["snapshot"]
 
 _PARTS = ("tables", "views", "routines", "triggers", "sequences", "types")
-_MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 @click.group()
@@ -32,26 +32,23 @@ def list_snapshots(connection: str | None, limit: int, out: Out) -> None:
 
     with common.open_center() as center:
         found = service.listing(center, connection, limit=limit)
-    if out.json:
-        emit({"items": [item.model_dump(mode="json", by_alias=True, exclude={"structure"}) for item in found]})
-    elif out.quiet:
-        for item in found:
-            say(item.id)
-    else:
-        rows = [
-            [s.id[:8], s.connection, s.database, s.dialect, s.schema_hash[:12], brief(s.first_captured_at),
-             brief(s.captured_at)]
-            for s in found
-        ]  # fmt: skip
-        columns = ("snapshot", "connection", "database", "engine", "hash", "first seen", "last seen")
-        table(columns, rows, empty="no snapshot is kept; a task of the type schema_snapshot makes one")
+    show_list(
+        out,
+        found,
+        name=lambda s: s.id,
+        columns=("snapshot", "connection", "database", "engine", "hash", "first seen", "last seen"),
+        cells=lambda s: [s.id[:8], s.connection, s.database, s.dialect, s.schema_hash[:12], brief(s.first_captured_at),
+                         brief(s.captured_at)],
+        empty="no snapshot is kept; a task of the type schema_snapshot makes one",
+        json=lambda s: s.model_dump(mode="json", by_alias=True, exclude={"structure"}),
+    )  # fmt: skip
 
 
 @snapshot.command()
 @click.argument("id", metavar="SNAPSHOT")
 @output
 def show(id: str, out: Out) -> None:
-    """Show what a snapshot holds: the beginning of its id is enough."""
+    """Show what a snapshot holds: the beginning of its id (6 characters or more) is enough."""
     from taskcenter_console.services import snapshots as service
 
     with common.open_center() as center:
@@ -93,7 +90,7 @@ def diff(id: str, before: str | None, out: Out) -> int:
         })  # fmt: skip
     elif not out.quiet:
         say(f"from {found.before.id[:8]} ({brief(found.before.captured_at)}) to {found.after.id[:8]}")
-        table(("", "kind", "name", "what"), [row for part in _MARKS for row in _rows(part, found.diff.get(part, []))],
+        table(("", "kind", "name", "what"), [row for part in CHANGES for row in _rows(part, found.diff.get(part, []))],
               empty="nothing changed")  # fmt: skip
         for reason in found.breaking:
             say(f"! breaking: {reason}")
@@ -102,7 +99,7 @@ def diff(id: str, before: str | None, out: Out) -> int:
 
 def _rows(part: str, changes: list[dict[str, Any]]) -> list[list[str]]:
     return [
-        [_MARKS[part], item["kind"], item["name"], "; ".join(
+        [CHANGES[part], item["kind"], item["name"], "; ".join(
             f"{field}: {common.short(values['before'], 40)} → {common.short(values['after'], 40)}"
             for field, values in item.get("fields", {}).items()
         )]

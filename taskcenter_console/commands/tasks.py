@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from taskcenter.errors import Problem, Refused, ValidationFailed
-from taskcenter_console.terminal import brief, emit, mark, moment, note, say, table
+from taskcenter.errors import Problem, ValidationFailed
+from taskcenter_console.terminal import brief, emit, mark, moment, note, say
 
 from . import common
 from .common import Out, output
 from .exchange import document_of, export, import_tasks
 from .revisions import diff, history, rollback
+from .showing import show_list, tell
 from .taskform import fields, given_fields
 from .tasktypes import types
 
@@ -131,21 +132,17 @@ def list_tasks(
     )
     with common.open_center() as center:
         rows = service.list_tasks(center, where)
-    if out.json:
-        emit({"items": rows})
-    elif out.quiet:
-        for row in rows:
-            say(row["slug"])
-    else:
-        cells = [
-            [row["slug"], row["taskType"], mark(row["status"]), mark(row["lastRunStatus"]),
-             brief(row["lastRunAt"]), brief(row["nextRunAt"]), ", ".join(row["tags"])]
-            for row in rows
-        ]  # fmt: skip
-        columns = ("task", "type", "status", "last run", "at", "next run", "tags")
-        table(columns, cells, empty="no tasks; make one with: taskcenter task create")
-        if len(rows) == limit:
-            note(f"{limit} shown; there may be more: --limit")
+    read = show_list(
+        out,
+        rows,
+        name=lambda row: str(row["slug"]),
+        columns=("task", "type", "status", "last run", "at", "next run", "tags"),
+        cells=lambda row: [row["slug"], row["taskType"], mark(row["status"]), mark(row["lastRunStatus"]),
+                           brief(row["lastRunAt"]), brief(row["nextRunAt"]), ", ".join(row["tags"])],
+        empty="no tasks; make one with: taskcenter task create",
+    )  # fmt: skip
+    if read and len(rows) == limit:
+        note(f"{limit} shown; there may be more: --limit")
 
 
 @task.command()
@@ -216,17 +213,10 @@ def delete(name: str, yes: bool, out: Out) -> None:
 
     with common.open_center() as center:
         found = service.get(center, name)
-        if not yes:
-            if not common.can_ask(out):
-                raise Refused(f"deleting {found.slug} takes its runs and logs with it: confirm with --yes")
-            click.confirm(f"Delete {found.deployment_name} with its runs and logs?", abort=True, err=True)
+        question = f"Delete {found.deployment_name} with its runs and logs?"
+        common.confirm(yes, out, question, f"deleting {found.slug} takes its runs and logs with it")
         service.delete(center, found.slug, common.caller())
-    if out.json:
-        emit({"deleted": found.slug, "id": found.id})
-    elif out.quiet:
-        say(found.slug)
-    else:
-        say(f"- {found.deployment_name} was deleted")
+    tell(out, {"deleted": found.slug, "id": found.id}, found.slug, f"- {found.deployment_name} was deleted")
 
 
 def _switch(name: str, status: str, word: str, out: Out) -> None:

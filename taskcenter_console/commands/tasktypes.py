@@ -10,6 +10,7 @@ from taskcenter_console.terminal import emit, note, say, table
 
 from . import common
 from .common import Out, output
+from .showing import show_list
 
 __all__ = ["types"]
 
@@ -30,15 +31,18 @@ def types(key: str | None, out: Out) -> None:
     rows = [{**service.describe(kind), "description": _first_line(kind.function)} for kind in found]
     if key is not None:
         _say_type({**rows[0], "schema": found[0].schema()}, out)
-    elif out.json:
-        emit({"items": rows, "broken": broken})
-    elif out.quiet:
-        for row in rows:
-            say(row["key"])
-    else:
-        table(("type", "title", "about"), [[row["key"], row["title"], row["description"]] for row in rows])
-        for name, said in broken.items():
-            note(f"✗ broken: {name}: {said}")
+        return
+    read = show_list(
+        out,
+        rows,
+        name=lambda row: str(row["key"]),
+        columns=("type", "title", "about"),
+        cells=lambda row: [row["key"], row["title"], row["description"]],
+        empty="nothing",
+        broken=broken,
+    )
+    for name, said in broken.items() if read else ():
+        note(f"✗ broken: {name}: {said}")
 
 
 def _first_line(function: Any) -> str:

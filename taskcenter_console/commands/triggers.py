@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,10 @@ from taskcenter_console.terminal import emit, mark, moment, note, say, table
 
 from . import common
 from .common import Out, output
+from .showing import show_list, tell
+
+if TYPE_CHECKING:
+    from taskcenter.models import Task, Trigger
 
 __all__ = ["backfill", "fire", "instant", "policies", "sentence", "trigger"]
 
@@ -73,19 +77,20 @@ def list_triggers(task: str | None, out: Out) -> None:
     with common.open_center() as center:
         tasks = [service.get(center, task)] if task else service.all_tasks(center)
     found = [(owner, item) for owner in tasks for item in owner.triggers]
-    if out.json:
-        emit({"items": [{**item.to_json(), "taskSlug": owner.slug} for owner, item in found]})
-    elif out.quiet:
-        for _, item in found:
-            say(item.id)
-    else:
-        cells = [
-            [item.id[:8], owner.slug, item.type, sentence(item), moment(item.next_run_at) if item.next_run_at else "",
-             item.misfire_policy, item.overlap]
-            for owner, item in found
-        ]  # fmt: skip
-        columns = ("trigger", "task", "type", "fires", "next slot", "misfire", "overlap")
-        table(columns, cells, empty="no triggers; add one with: taskcenter trigger add TASK --cron '0 2 * * *'")
+    show_list(
+        out,
+        found,
+        name=lambda one: one[1].id,
+        columns=("trigger", "task", "type", "fires", "next slot", "misfire", "overlap"),
+        cells=lambda one: _cells(*one),
+        empty="no triggers; add one with: taskcenter trigger add TASK --cron '0 2 * * *'",
+        json=lambda one: {**one[1].to_json(), "taskSlug": one[0].slug},
+    )
+
+
+def _cells(owner: Task, item: Trigger) -> list[Any]:
+    due = moment(item.next_run_at) if item.next_run_at else ""
+    return [item.id[:8], owner.slug, item.type, sentence(item), due, item.misfire_policy, item.overlap]
 
 
 _OPTIONS = [
@@ -380,12 +385,8 @@ def fire(name: str, payload: str | None, out: Out) -> None:
     data = common.read_object(payload, "--payload") if payload is not None else None
     with common.open_center() as center:
         made = service.fire(center, name, data, common.caller())
-    if out.json:
-        emit({"id": made.id, "triggerId": made.trigger_id, "at": made.at.isoformat()})
-    elif out.quiet:
-        say(made.id)
-    else:
-        say(f"● trigger {made.trigger_id[:8]} was fired; its run: taskcenter ledger {name}")
+    fired = {"id": made.id, "triggerId": made.trigger_id, "at": made.at.isoformat()}
+    tell(out, fired, made.id, f"● trigger {made.trigger_id[:8]} was fired; its run: taskcenter ledger {name}")
 
 
 @click.command()

@@ -53,7 +53,7 @@ class Dispatcher:
     gateway: Gateway
     _known: dict[str, _Deployment] = field(default_factory=dict)
     _missing: set[str] = field(default_factory=set)
-    """Tasks without a deployment, at the last look."""
+    """Tasks without a deployment: no reason to look again; the eye's looks find it when it is made."""
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_AT_ONCE, "dispatch"))
 
     def close(self) -> None:
@@ -61,7 +61,6 @@ class Dispatcher:
 
     def look(self, deployments: Sequence[dict[str, Any]] | None = None) -> None:
         """Learn the deployments as Prefect has them now."""
-        self._missing.clear()
         found = self.gateway.deployments_with_flow(MANAGED_TAG) if deployments is None else deployments
         self._known = {
             str((deployment.get("parameters") or {}).get("task") or deployment["name"]): _Deployment(
@@ -74,6 +73,7 @@ class Dispatcher:
             )
             for deployment in found
         }
+        self._missing -= self._known.keys()
 
     def step(self, now: datetime) -> int:
         """One pass; how much it did."""
@@ -92,10 +92,10 @@ class Dispatcher:
 
     def _find(self, items: Sequence[Wanted]) -> None:
         """Look once for deployments that are not known yet; reading a thousand of them takes seconds."""
-        new = {item.slug for item in items} - self._known.keys() - self._missing
-        if new:
+        slugs = {item.slug for item in items}
+        if slugs - self._known.keys() - self._missing:
             self.look()
-            self._missing = new - self._known.keys()
+            self._missing = (self._missing | slugs) - self._known.keys()
 
     def _try(self, part: Callable[[], int]) -> int:
         """What Prefect refuses in one part must not keep runs of all tasks from being made."""

@@ -183,13 +183,18 @@ class Scheduler:
             if count >= _MANY:
                 left -= min(_AHEAD, 0.1 + count * self._pace)
                 if left <= 0:
-                    self._decide_ahead(schedule, upcoming, lease, count)
-                    return
+                    if self._decide_ahead(schedule, upcoming, lease, count):
+                        return
+                    # Nothing could be prepared (their tasks are at work): asking again at once would find the same.
+                    left = (upcoming - self._now()).total_seconds()
             seconds = min(seconds, max(0.0, left))
         self._stopping.wait(max(seconds, 0.005))
 
-    def _decide_ahead(self, schedule: Schedule, slot: datetime, lease: Lease, count: int) -> None:
-        """All that a slot's triggers cost is done before it; what is left for the slot itself is one commit."""
+    def _decide_ahead(self, schedule: Schedule, slot: datetime, lease: Lease, count: int) -> bool:
+        """All that a slot's triggers cost is done before it; what is left for the slot itself is one commit.
+
+        False when nothing was written so.
+        """
         begin = time.monotonic()
 
         def wait() -> bool:
@@ -200,10 +205,12 @@ class Scheduler:
             return True
 
         try:
-            if tick_at(schedule, slot, lease, wait, scheduler_id=self.holder).verdicts:
-                self._work.set()
+            if not tick_at(schedule, slot, lease, wait, scheduler_id=self.holder).verdicts:
+                return False
+            self._work.set()
         except LostLease:
-            return  # the next tick finds out, too
+            pass  # the next tick finds out, too
+        return True
 
     # the hand --------------------------------------------------------------------------------------
 

@@ -37,13 +37,13 @@ class TakeOver:
     def step(self) -> list[dict[str, Any]]:
         """One pass; gives Prefect's deployments as they stand."""
         deployments = self._center.gateway.deployments_with_flow(MANAGED_TAG)
-        self.schedules(deployments)
-        self._paused(deployments, self._tasks())
+        self._paused(deployments, self.schedules(deployments))
         return deployments
 
-    def schedules(self, deployments: Sequence[Mapping[str, Any]]) -> None:
+    def schedules(self, deployments: Sequence[Mapping[str, Any]]) -> dict[str, Task]:
+        """Take over what became of the schedules; gives the tasks as they are then, by slug and by id."""
         published = self._center.need_schedule().published()
-        tasks = self._tasks() if published else {}
+        tasks, changed = self._tasks(), False
         again: list[Task] = []
         for deployment in deployments:
             there = {s.get("slug"): s for s in deployment.get("schedules") or []}
@@ -59,11 +59,12 @@ class TakeOver:
             if changes:
                 triggers = [{**t.model_dump(mode="python"), **changes.get(t.id, {})} for t in task.triggers]
                 said = "; ".join(f"{key[:8]}: {values}" for key, values in changes.items())
-                self._save(task, {"triggers": triggers}, said)
+                changed |= self._save(task, {"triggers": triggers}, said)
             elif any(_outdated(trigger, published.get(trigger.id), there) for trigger in task.triggers):
                 again.append(task)
         if again:
             deploy(self._center, again)
+        return self._tasks() if changed else tasks
 
     def _paused(self, deployments: Sequence[Mapping[str, Any]], tasks: Mapping[str, Task]) -> None:
         """A deployment that is paused or resumed in Prefect is its task. Twice seen: no change of ours on its way."""
@@ -83,14 +84,16 @@ class TakeOver:
         found = task_service.all_tasks(self._center)
         return {**{task.id: task for task in found}, **{task.slug: task for task in found}}
 
-    def _save(self, task: Task, data: Mapping[str, Any], said: str) -> None:
+    def _save(self, task: Task, data: Mapping[str, Any], said: str) -> bool:
         try:
             task_service.save(self._center, data, _PREFECT, update=task.id)
             _LOG.info("taken over from Prefect for %s: %s", task.slug, said)
+            return True
         except TaskCenterError as error:
             # What Prefect takes and we do not (an impossible cron): the definition stands, and is written there again.
             _LOG.warning("a change in Prefect of %s cannot be taken over (%s): %s", task.slug, said, error.message)
             deploy(self._center, [task])
+            return False
 
 
 def _named(deployment: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from taskcenter_adapter.runtime import database_url, prefect_api_url
 from taskcenter_adapter.store import need_sql, open_store, sql_store
 
 if TYPE_CHECKING:
+    from taskcenter.scheduling.calendars import Calendars
     from taskcenter_adapter.schedule import Schedule
 
 __all__ = ["ASKED_FROM", "Caller", "Center"]
@@ -86,6 +87,12 @@ class Center:
 
     def need_schedule(self) -> Schedule:
         return need_sql(self.store, "has no scheduler").schedule
+
+    def calendars(self) -> Calendars:
+        """Those that triggers may name; none with the store in memory."""
+        from taskcenter.scheduling.calendars import Calendars
+
+        return self.schedule.calendars.all() if self.schedule is not None else Calendars()
 
     def prefect_url(self) -> str | None:
         """The Prefect UI's address, when a server is known."""

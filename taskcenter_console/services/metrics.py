@@ -37,7 +37,7 @@ def _fill(registry: CollectorRegistry, center: Center, store: SqlStore) -> None:
     ended = gauge("runs_ended_last_day", "Runs that ended in the last 24 hours, by status.", "status")
     for status, count in found.ended_runs.items():
         ended.labels(status).set(count)
-    gauge("queue_depth", "Runs that are due and wait.").set(found.wanted + found.open_runs["queued"])
+    gauge("queue_depth", "Runs that are due and wait.").set(found.wanted + found.due_runs)
     gauge("lateness_seconds", "How late the oldest request is that has no run yet.").set(found.lateness)
     if found.scheduler_lag is not None:
         gauge("scheduler_lag_seconds", "Seconds since the leading scheduler looked at the clock.").set(

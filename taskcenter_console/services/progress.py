@@ -16,8 +16,6 @@ from .center import Center
 __all__ = ["of_run"]
 
 _EARLIER = 20
-_TAIL = 2000
-"""Lines at the end of the log in which a report is looked for: one that is older says nothing of now."""
 
 
 def of_run(center: Center, run: Run, steps: list[StepRun], now: datetime | None = None) -> list[dict[str, Any]]:
@@ -25,20 +23,13 @@ def of_run(center: Center, run: Run, steps: list[StepRun], now: datetime | None 
     if run.status in TERMINAL_RUN or run.started_at is None:
         return []
     at = now or utc_now()
-    reports = _reports(center, run)
-    earlier = [
-        known.duration_ms / 1000
-        for known in center.store.list_runs(
-            RunFilter(task_id=run.task_id, status=RunStatus.SUCCESS, limit=_EARLIER)
-        ).items
-        if known.duration_ms is not None and not known.dry_run
-    ]
+    reports = {line.step_key: line for line in center.store.last_reports(run.id)}
     top = [step for step in steps if "[" not in step.step_key]
     over = sum(step.status in TERMINAL_STEP for step in top)
     share = 100 * over / len(top) if top else None
-    found = [_item(None, reports.get(None), share, run.started_at, at, earlier)]
+    found = [_item(None, reports.get(None), share, run.started_at, at, _earlier(center, run))]
     for step in steps:
-        if step.status not in TERMINAL_STEP and step.step_key in reports:
+        if step.step_key in reports:
             found.append(_item(step.step_key, reports[step.step_key], None, step.started_at, at, []))
     return found
 
@@ -55,12 +46,10 @@ def _item(
             **seen.to_json()}  # fmt: skip
 
 
-def _reports(center: Center, run: Run) -> dict[str | None, LogLine]:
-    """The last report of the run and of each step."""
-    last = center.store.next_log_sequence(run.id)
-    found: dict[str | None, LogLine] = {}
-    after = max(-1, last - _TAIL - 1)
-    while lines := center.store.list_logs(run.id, after=after, limit=_TAIL):
-        found.update({line.step_key: line for line in lines if line.stream == "progress"})
-        after = lines[-1].sequence
-    return found
+def _earlier(center: Center, run: Run) -> list[float]:
+    """Seconds that the last successful runs of its task took."""
+    if run.task_id is None:
+        return []
+    where = RunFilter(task_id=run.task_id, status=RunStatus.SUCCESS, limit=_EARLIER)
+    known = center.store.list_runs(where).items
+    return [one.duration_ms / 1000 for one in known if one.duration_ms is not None and not one.dry_run]

@@ -10,7 +10,7 @@ from typing import Any
 from deployments.spec import POOL
 from taskcenter.clock import utc_now
 from taskcenter.errors import Refused
-from taskcenter.models import Run
+from taskcenter.models import AuditEntry, Run
 from taskcenter.ports import Changes
 from taskcenter.scheduling.admission import Admission, Wait, admit
 from taskcenter.scheduling.limits import LIMITS_KEY, limits_json, limits_of, with_limit
@@ -100,19 +100,27 @@ def limits(center: Center) -> Limits:
 
 def set_limit(center: Center, scope: str, name: str, at_once: int, caller: Caller) -> Limits:
     """At most so many runs at once of the pool, a task, or with a tag or a connection; 0 takes the limit away."""
-    before = limits(center)
     key = name.strip().lower() if scope == "tag" else name.strip()
     if scope == "task" and key:
         key = tasks.get(center, key).id
-    after = with_limit(before, scope, key, at_once)
-    entry = caller.entry(
-        "run_limit_changed",
-        object=f"limit {scope} {name}".rstrip(),
-        before=limits_json(before),
-        after=limits_json(after),
-        message=f"at most {at_once} at once" if at_once else "no limit",
-    )
-    center.store.set_setting(LIMITS_KEY, limits_json(after), audit=(entry,))
+    after = Limits()
+
+    def change(stored: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[AuditEntry]]:
+        nonlocal after
+        before = limits_of(stored.get(LIMITS_KEY))
+        after = with_limit(before, scope, key, at_once)
+        if after == before:
+            return {}, ()
+        entry = caller.entry(
+            "run_limit_changed",
+            object=f"limit {scope} {name}".rstrip(),
+            before=limits_json(before),
+            after=limits_json(after),
+            message=f"at most {at_once} at once" if at_once else "no limit",
+        )
+        return {LIMITS_KEY: limits_json(after)}, (entry,)
+
+    center.store.change_settings((LIMITS_KEY,), change)
     return after
 
 

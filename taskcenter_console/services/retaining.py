@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retention import history
-from retention.policy import Policy
+from retention.policy import Hold, Policy, parse
 from taskcenter.errors import ServerAway
 from taskcenter_adapter.gateway import Gateway
 
+from . import holding
 from .center import Caller, Center
 
 __all__ = ["hourly", "policy", "preview", "purge", "set_policy"]
@@ -19,9 +20,34 @@ def policy(center: Center) -> Policy:
     return history.read(center.store)
 
 
-def set_policy(center: Center, changes: Mapping[str, Any], caller: Caller) -> Policy:
-    """Merge changes into the policy; null puts a field back. Out of range is an error and nothing is stored."""
-    return history.save(center.store, changes, caller.entry)
+def set_policy(
+    center: Center,
+    changes: Mapping[str, Any],
+    caller: Caller,
+    *,
+    hold: Sequence[str] = (),
+    release: Sequence[str] = (),
+    note: str = "",
+) -> Policy:
+    """Merge changes into the policy; null puts a field back. Out of range is an error and nothing is stored.
+
+    ``hold`` puts legal holds on, ``release`` takes some off: the name of a task, or ``run:ID``; NotFound for one that
+    is not there.
+    """
+    given = dict(changes)
+    if given.get("holds"):
+        before = policy(center)
+        found = parse(given, before).holds
+        given["holds"] = [one if one in before.holds else holding.put_on(center, one, caller) for one in found]
+    new = [holding.put_on(center, holding.named(name, note), caller) for name in hold]
+
+    def merged(standing: Sequence[Hold]) -> list[Hold]:
+        for name in release:
+            standing = holding.taken_off(center, standing, name)
+        again = {(one.task, one.run) for one in new}
+        return [*(one for one in standing if (one.task, one.run) not in again), *new]
+
+    return history.save(center.store, given, caller.entry, merged)
 
 
 def preview(center: Center, days: int | None = None) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from taskcenter.errors import NotFound, Refused
 from taskcenter.models import Task
 from taskcenter.revision_diff import Difference, differences
 
-from . import history, tasks
+from . import tasks
 from .center import Caller, Center
 
 __all__ = ["diff", "rollback"]
@@ -24,11 +25,14 @@ def diff(
 
     ``new``: default the newest; ``old``: default the one before ``new``. Raises NotFound.
     """
-    rows = {row["revision"]: row for row in history.revisions(center, name)}
-    new = max(rows) if new is None else new
-    old = max((number for number in rows if number < new), default=new) if old is None else old
-    first, second = _pick(rows, old, name), _pick(rows, new, name)
-    return old, new, differences(first["definition"], second["definition"], first["graph"], second["graph"])
+    task = tasks.get(center, name)
+    new = task.revision if new is None else new
+    old = max(new - 1, 1) if old is None else old
+    return old, new, _differences(_pick(center, task, old), _pick(center, task, new))
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    return differences(first["definition"], second["definition"], first["graph"], second["graph"])
 
 
 def rollback(center: Center, name: str, revision: int, caller: Caller, *, reason: str = "") -> Task:
@@ -37,8 +41,8 @@ def rollback(center: Center, name: str, revision: int, caller: Caller, *, reason
     Raises NotFound, Refused when it is what the task is now, ValidationFailed when it is not valid any more.
     """
     task = tasks.get(center, name)
-    row = _pick({row["revision"]: row for row in history.revisions(center, task.id)}, revision, task.slug)
-    if not diff(center, task.id, task.revision, revision)[2]:
+    row = _pick(center, task, revision)
+    if not _differences(_pick(center, task, task.revision), row):
         raise Refused(f"{task.slug} is as it was in revision {revision}: nothing to roll back")
     data = {key: value for key, value in row["definition"].items() if key not in _OWN}
     data["triggers"] = [{k: v for k, v in t.items() if k not in _OF_TIME} for t in data.get("triggers", ())]
@@ -56,8 +60,8 @@ def rollback(center: Center, name: str, revision: int, caller: Caller, *, reason
     )
 
 
-def _pick(rows: dict[int, dict[str, Any]], revision: int, name: str) -> dict[str, Any]:
-    if revision not in rows:
-        known = f"{min(rows)} to {max(rows)}" if rows else "none"
-        raise NotFound(f"{name} has no revision {revision}; there is {known}")
-    return rows[revision]
+def _pick(center: Center, task: Task, revision: int) -> Mapping[str, Any]:
+    found = center.store.find_revision(task.id, revision) if 1 <= revision <= task.revision else None
+    if found is None:
+        raise NotFound(f"{task.slug} has no revision {revision}; there is 1 to {task.revision}")
+    return found

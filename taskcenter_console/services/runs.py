@@ -12,10 +12,11 @@ from deployments.spec import POOL
 from taskcenter.clear_secrets import find_clear_secrets
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, Refused, ServerAway, ValidationFailed
-from taskcenter.models import LogLine, Run, StepRun, Task
+from taskcenter.models import LogLine, Run, StepRun, Task, new_id
 from taskcenter.options import RunOptions
 from taskcenter.ports import Changes, Page, RunFilter
 from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
+from taskcenter_adapter.doorbell import ring
 from taskcenter_adapter.mapping import tags_for
 
 from . import composites as composite_service
@@ -74,7 +75,11 @@ def start(
     if chosen:
         parameters["options"] = chosen
     tags = tags_for(origin, attempt=attempt, resumed_from=earlier or "")
-    made = _ask_prefect(center, task, parameters=parameters, tags=tags, at=at)
+    # The gateway repeats a call whose answer is lost: by the key Prefect knows that it is the same run.
+    key = f"manual {new_id()}"
+    made = _ask_prefect(center, task, parameters=parameters, tags=tags, at=at, idempotency_key=key)
+    if at is None:
+        ring(center.settings.home)
     run = Run(
         id=made["id"],
         task_id=task.id,

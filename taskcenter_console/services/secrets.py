@@ -8,7 +8,7 @@ from typing import Any
 from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Problem, ValidationFailed
 from taskcenter.redaction import register_secret
-from taskcenter.redaction.registered import LEAST_LENGTH
+from taskcenter.redaction.registered import LEAST_LENGTH_IN_TEXT
 from taskcenter_adapter.keys import FILE, load_keys, new_key_file, retire_keys
 from taskcenter_adapter.secrets import SecretRow, SqlSecrets
 from taskcenter_adapter.store import need_sql
@@ -37,8 +37,8 @@ def put(center: Center, name: str, value: str, caller: Caller) -> dict[str, Any]
         if rows.latest(name) is None:
             raise NotFound(f"there is no secret {name!r} whose value could be kept", name=name)
         return _described(rows, name)
-    if not LEAST_LENGTH <= len(value) <= _MOST:
-        text = f"must have {LEAST_LENGTH} to {_MOST:,} characters: a shorter one could not be masked in texts"
+    if not LEAST_LENGTH_IN_TEXT <= len(value) <= _MOST:
+        text = f"must have {LEAST_LENGTH_IN_TEXT} to {_MOST:,} characters: a shorter one would not be masked in texts"
         raise ValidationFailed("the secret", [Problem("length", "value", text)])
     register_secret(value)
     keys = load_keys(center.settings, create=not rows.all())  # a key that is lost is not replaced in silence
@@ -75,7 +75,7 @@ def delete(center: Center, name: str, caller: Caller) -> None:
 
 
 def rotate_key(center: Center, caller: Caller) -> dict[str, Any]:
-    """A new key, and every secret encrypted with it; the old key goes when all of them are.
+    """A new key, and every secret encrypted with it; the one before it goes with the next rotation.
 
     With the key in the environment: put the new one before the old one, restart, call this, take the old one away.
     Interrupted at any point, every secret can still be read. Raises SetupError when a secret cannot be.
@@ -101,8 +101,8 @@ def rotate_key(center: Center, caller: Caller) -> dict[str, Any]:
         )
 
     count = rows.rewrite(fresh, entry)
-    if own_file and all(row.key_id == keys.current for row in rows.all()):  # none was set with the old one meanwhile
-        retire_keys(file)
+    if own_file:
+        retire_keys(file, {row.key_id for row in rows.all()})
     return {"key": keys.current, "values": count}
 
 

@@ -13,7 +13,6 @@ from .center import Center
 
 __all__ = ["Between", "between", "get", "listing"]
 
-_SEARCHED = 1000
 _SHORTEST = 6
 
 
@@ -42,9 +41,9 @@ def get(center: Center, id: str) -> SchemaSnapshot:
     """By its id, or by the beginning of it (6 characters or more). Raises NotFound; Refused when several begin so."""
     found = center.store.snapshots.find(id)
     if found is None and len(id) >= _SHORTEST:
-        like = [item.id for item in listing(center, limit=_SEARCHED) if item.id.startswith(id)]
+        like = center.store.snapshots.ids(id)
         if len(like) > 1:
-            raise Refused(f"{len(like)} snapshots have an id that begins with {id!r}: name more of it", id=id)
+            raise Refused(f"more than one snapshot has an id that begins with {id!r}: name more of it", id=id)
         found = center.store.snapshots.find(like[0]) if like else None
     if found is None:
         raise NotFound(f"there is no snapshot {id!r}; `taskcenter snapshot list` shows those that are kept", id=id)
@@ -59,26 +58,14 @@ def between(center: Center, id: str, other: str | None = None) -> Between:
     from flows.task_types.database.structure_diff import diff, summary
 
     after = get(center, id)
-    before = get(center, other) if other is not None else _before(center, after)
+    before = get(center, other) if other is not None else center.store.snapshots.before(after)
+    if before is None:
+        raise NotFound(
+            f"no snapshot of {after.connection} was seen before {after.id[:8]}: name the other one", id=after.id
+        )
     if before.dialect != after.dialect:
         raise Refused(
             f"the structure of a {after.dialect} database cannot be compared with that of a {before.dialect} one", id=id
         )
     changes = [] if before.schema_hash == after.schema_hash else diff(before.structure, after.structure)
     return Between(before, after, summary(changes), [c.breaking for c in changes if c.breaking])
-
-
-def _before(center: Center, after: SchemaSnapshot) -> SchemaSnapshot:
-    found = next(
-        (
-            item
-            for item in listing(center, after.connection, limit=_SEARCHED)
-            if item.database == after.database and item.captured_at < after.captured_at
-        ),
-        None,
-    )
-    if found is None:
-        raise NotFound(
-            f"no snapshot of {after.connection} was seen before {after.id[:8]}: name the other one", id=after.id
-        )
-    return get(center, found.id)

@@ -159,8 +159,7 @@ def _added(task: Task, before: Task | None) -> bool:
 def _check_triggers(center: Center, task: Task, before: Task | None) -> list[Problem]:
     """Fields, times, calendars, and that no tasks wait for each other in a circle."""
     now = utc_now()
-    schedule = center.schedule
-    calendars = schedule.calendars.all() if schedule is not None else Calendars()
+    calendars = center.calendars()
     problems: list[Problem] = []
     for index, trigger in enumerate(task.triggers):
         path = f"triggers[{index}]"
@@ -275,8 +274,7 @@ def _next(center: Center, trigger: Trigger, now: datetime) -> datetime | None:
     """The next slot that a person is told, or None."""
     if trigger.type in BY_EVENT or trigger.counts_from == "completion" or check_trigger(trigger, now):
         return None
-    schedule = center.schedule if trigger.calendar else None
-    calendars = schedule.calendars.all() if schedule is not None else Calendars()
+    calendars = center.calendars() if trigger.calendar else Calendars()
     return next_run(TriggerState(trigger, now, cursor=now), now, calendars)
 
 
@@ -347,8 +345,14 @@ def _last_run(center: Center, task_id: str) -> Any:
 
 
 def delete(center: Center, name: str, caller: Caller) -> Task:
-    """Remove the task with its runs and its deployment; audit entries stay. Refused while a run of it is open."""
+    """Remove the task with its runs and its deployment; audit entries stay.
+
+    Refused while a run of it is open, and under a legal hold.
+    """
+    from . import holding
+
     task = get(center, name)
+    holding.refuse_if_held(center, task)
     still = center.store.list_runs(RunFilter(task_id=task.id, open_only=True, limit=5)).items
     if still:
         which = ", ".join(f"{run.id[:8]} ({run.status})" for run in still)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -13,11 +15,13 @@ import pytest
 import sqlalchemy as sa
 from store_makers import a_task
 
+from deployments.worker_leases import WorkerLeases
 from taskcenter.models import Run
 from taskcenter.ports import Changes
 from taskcenter.scheduling.admission import WaitCode
 from taskcenter.scheduling.limits import LIMITS_KEY
 from taskcenter.scheduling.state import OpenRun
+from taskcenter.settings import Settings
 from taskcenter.status import Priority, RunPhase
 from taskcenter_adapter.database import make_engine, upgrade
 from taskcenter_adapter.run_gate import Asked, RunGate
@@ -144,6 +148,19 @@ def test_the_rows_of_those_that_wait_say_for_what(open_one: Callable[[], SqlStor
     assert first.phase is not RunPhase.AWAITING_SLOT
     text = "it waits: at most 1 runs with the tag etl go at once"
     assert (second.phase, second.message) == (RunPhase.AWAITING_SLOT, text)
+
+
+def test_a_full_worker_still_knows_who_waits(open_one: Callable[[], SqlStore], tmp_path: Path) -> None:
+    """So that the next run that ends starts the next one, without asking Prefect who waits."""
+    store = open_one()
+    url = store.engine.url.render_as_string(hide_password=False)
+    settings = Settings(home=tmp_path, project=tmp_path, database_url=url)
+    leases = WorkerLeases(settings, logging.getLogger("worker"))
+    many = [asked(name, seconds=n) for n, name in enumerate(("a", "b", "c"))]
+    found = [asyncio.run(leases.admit(some, 0)) for some in (many, many, many[1:])]
+    leases.close()
+    assert [each.order for each in found if each] == [("a", "b", "c"), ("a", "b", "c"), ("b", "c")]
+    assert all(each and each.start == () and list(each.waits) == list(each.order) for each in found)
 
 
 def test_a_claim_counts_until_it_is_closed_and_a_place_until_it_is_not_renewed(

@@ -45,6 +45,25 @@ def test_the_latest_is_the_one_seen_last(store: Store) -> None:
     assert store.snapshots.latest("other", "sales") is None
 
 
+def test_the_one_before_may_have_come_back(store: Store) -> None:
+    x, a, b = (store.snapshots.save(a_snapshot(name, place)) for place, name in enumerate(("x", "a", "b")))
+    store.snapshots.save(a_snapshot("other", 1.5, database="else"))
+    assert store.snapshots.before(x) is None
+    assert store.snapshots.before(b) == a
+    back = store.snapshots.save(a_snapshot("a", 3))
+    assert store.snapshots.before(b) == back  # x → a → b → a
+    assert store.snapshots.before(back) == b
+
+
+def test_ids_by_their_beginning(store: Store) -> None:
+    for id in ("abc1", "abc2", "ab%", "b"):
+        store.snapshots.save(a_snapshot(id, id=id))
+    assert store.snapshots.ids("abc") == ["abc1", "abc2"]
+    assert store.snapshots.ids("ab", limit=1) == ["ab%"]
+    assert store.snapshots.ids("ab%") == ["ab%"]
+    assert store.snapshots.ids("c") == []
+
+
 def test_pages_are_light_and_in_order(store: Store) -> None:
     for number in range(4):
         store.snapshots.save(a_snapshot(f"h{number}", number, connection="shop" if number else "else"))

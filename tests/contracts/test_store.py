@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -221,6 +221,8 @@ def test_each_save_is_a_revision(store: Store) -> None:
     assert oldest["graph"] == GRAPH
     assert newest["graph"] is None
     assert store.list_revisions("nobody") == []
+    assert (store.find_revision("t-1", 1), store.find_revision("t-1", 2)) == (oldest, newest)
+    assert store.find_revision("t-1", 3) is store.find_revision("nobody", 1) is None
 
 
 def test_a_save_that_expects_another_revision_is_a_conflict(store: Store) -> None:
@@ -760,6 +762,19 @@ def test_log_lines_in_order(store: Store) -> None:
     assert store.next_log_sequence("nobody") == 0
 
 
+def test_the_last_reports_of_what_is_at_work(store: Store) -> None:
+    """Whatever was printed since; of steps that are over none."""
+    states = {"a": "running", "b": "running", "c": "success", "d": "running"}
+    store.record(Changes(runs=[a_run(), a_run("run-2")], steps=[a_step(k, status=s) for k, s in states.items()]))
+    told = [(None, 1), ("a", 2), ("a", 3), ("c", 4), (None, 5), ("b", 6)]
+    reports = [a_line(number, step_key=key, stream="progress", metadata={"percent": number}) for key, number in told]
+    printed = [a_line(number, step_key="a", stream="stdout") for number in range(10, 2100)]
+    other = [a_line(9, "run-2", stream="progress")]
+    store.record(Changes(logs=[*reports, *printed, *other]))
+    assert [(line.step_key, line.sequence) for line in store.last_reports("run-1")] == [("a", 3), (None, 5), ("b", 6)]
+    assert store.last_reports("nobody") == []
+
+
 def test_audit_newest_first(store: Store) -> None:
     for number in range(5):
         record(store, an_entry(f"e{number}", task_id=f"t{number % 2}", run_id=f"r{number % 3}"))
@@ -791,6 +806,31 @@ def test_settings(store: Store) -> None:
     with pytest.raises(ValidationFailed):
         store.set_setting("days", math.inf, audit=[an_entry()])
     assert len(store.list_audit()) == 5
+
+
+def test_settings_are_changed_from_what_they_are(store: Store) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def change(before: Mapping[str, Any]) -> tuple[dict[str, Any], list[AuditEntry]]:
+        seen.append(dict(before))
+        return {"a": before.get("a", 0) + 1}, [an_entry("changed")]
+
+    store.set_setting("b", None)
+    store.change_settings(["a", "b", "c"], change)
+    store.change_settings(["a"], change)
+    assert seen == [{"b": None}, {"a": 1}]
+    assert store.get_setting("a") == 2
+
+    def refuse(_before: Mapping[str, Any]) -> tuple[dict[str, Any], list[AuditEntry]]:
+        raise ValidationFailed("it", [])
+
+    with pytest.raises(ValidationFailed):
+        store.change_settings(["a"], refuse)
+    with pytest.raises(ValidationFailed):
+        store.change_settings(["a"], lambda _: ({"a": math.inf}, [an_entry()]))
+    store.change_settings(["a"], lambda _: ({}, ()))
+    assert store.get_setting("a") == 2
+    assert len(store.list_audit()) == 2
 
 
 # many at once --------------------------------------------------------------------------------------
@@ -840,6 +880,21 @@ def test_of_many_who_create_the_same_slug_exactly_one_wins(store: Store) -> None
 def test_saves_that_expect_nothing_all_count(store: Store) -> None:
     results = _together(6, lambda _index: store.save_task(a_task()))
     assert sorted(result.revision for result in results) == [1, 2, 3, 4, 5, 6]
+
+
+def test_of_two_who_change_a_setting_neither_loses(store: Store) -> None:
+    """Also of the first two, who find nothing to lock."""
+
+    def add(index: int) -> None:
+        def change(before: Mapping[str, Any]) -> tuple[dict[str, Any], list[AuditEntry]]:
+            return {"names": [*before.get("names", []), index]}, [an_entry("changed", after={"count": index})]
+
+        for _ in range(10):
+            store.change_settings(["names"], change)
+
+    assert _together(2, add) == [None, None]
+    assert sorted(store.get_setting("names") or []) == [0] * 10 + [1] * 10
+    assert len(store.list_audit()) == 20
 
 
 def test_writers_of_the_same_rows_do_not_lose_or_lock_each_other(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ def test_it_needs_a_key_with_an_order(make: Make, tmp_path: Path) -> None:
         transfer(source, target, tmp_path, ITEM, batchRows=100)
     with pytest.raises(StepFailed, match="batchRows goes by the order of one key column"):
         transfer(source, target, tmp_path, {**ITEM, "keyColumns": ["a"]}, batchRows=100)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "said"),
+    [
+        ("integer", "text", "the key column 'id' of the target is of the type text: a mark is a whole or"),
+        ("timestamp", "timestamp(0)", "the key column 'id' is finer than 'id' in the target"),
+    ],
+)
+def test_a_key_that_the_target_orders_otherwise(there: str, here: str, said: str, make: Make, tmp_path: Path) -> None:
+    source, target = make("postgresql", "source"), make("postgresql", "target")
+    run(source, f"create table t (id {there} primary key)")
+    run(target, f"create table t (id {here} primary key)")
+    with pytest.raises(StepFailed, match=re.escape(said)) as caught:
+        transfer(source, target, tmp_path, ITEM, batchRows=100)
+    assert caught.value.error_type == "key"
 
 
 @pytest.mark.parametrize(

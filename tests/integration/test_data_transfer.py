@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,11 @@ from typing import Any
 import pytest
 
 from blocks.connections import Connection
+from flows.task_types.data.load import Counter
+from flows.task_types.data.parquet import write_parquet
+from flows.task_types.data.side import Guard
+from flows.task_types.data.texts import Field
+from flows.task_types.database.model import Column, ColumnType, TypeKind
 from taskcenter.context import Cancelled, RunContext
 from taskcenter.errors import StepFailed, TimedOut
 from taskcenter.task_types import registry
@@ -383,6 +388,26 @@ def test_parquet_says_what_it_cannot_hold(make: Make, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*parquet*"))
     columns = {"id": "id", "day": {"target": "day", "cast": "text"}}
     assert transfer(source, None, tmp_path, {**item, "columns": columns})["objects"][0]["rowsWritten"] == 1
+
+
+def test_parquet_lets_go_of_its_reader(tmp_path: Path) -> None:
+    """MySQL would else read all rows that are left, before the next statement."""
+    pytest.importorskip("pyarrow")
+    left = []
+
+    def reading() -> Generator[tuple[bytes, int], None, None]:
+        try:
+            yield b"x\n", 1
+            yield b"y\n", 1
+        finally:
+            left.append("closed")
+
+    column = Column("id", ColumnType("int", TypeKind.INTEGER))
+    guard = Guard(RunContext(), 0, "the transfer")
+    with pytest.raises(StepFailed) as caught:
+        write_parquet(tmp_path / "x.parquet", reading(), [Field(column, column)], guard, Counter())
+    assert left == ["closed"]
+    assert caught.value.error_type == "value"
 
 
 def test_parquet_says_what_it_needs(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -10,16 +11,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
 from taskcenter.errors import ServerAway
 from taskcenter.settings import Settings
+from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.processes import free_port
 from taskcenter_adapter.state import clear_state, write_state
 from taskcenter_console.api.app import make_app
 from taskcenter_console.commands.asking import ask_for_run, user_name
-from taskcenter_console.services.center import Center
+from taskcenter_console.services import runs
+from taskcenter_console.services.center import Caller, Center
 from tests.fakes import FakeGateway, api_client, fake_center
 
 HELLO = {"name": "Hello", "taskType": "shell", "payload": {"command": ["echo", "hello"]}}
@@ -106,3 +110,44 @@ def test_one_that_breaks_off_may_have_made_it(settings: Settings) -> None:
         with pytest.raises(ServerAway, match="runs list"):
             ask_for_run(settings, "hello", {})
     assert ask_for_run(settings, "hello", {}) is None  # nobody listens: nothing was asked
+
+
+def test_one_that_fails_may_have_made_it(settings: Settings, center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any) -> None:
+        raise ServerAway("the database went away")
+
+    monkeypatch.setattr(center.store, "record", lost)  # after Prefect has made the flow run
+    with pytest.raises(ServerAway, match=r"503: the database went away\).*runs list"):
+        ask_for_run(settings, "hello", {})
+    assert len(center.gateway.runs) == 1  # type: ignore[attr-defined]
+
+
+def test_an_answer_of_prefect_that_is_lost_makes_no_second_run(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, str] = {}
+
+    def prefect(request: httpx.Request) -> httpx.Response:
+        key = json.loads(request.content)["idempotency_key"]
+        if key not in made:
+            made[key] = f"run-{len(made)}"
+            raise httpx.ReadTimeout("too long")
+        return httpx.Response(200, json={"id": made[key], "name": "otter", "state_name": "Scheduled"})
+
+    gateway = Gateway("http://prefect/api")
+    gateway._client = httpx.Client(base_url=gateway.api_url, transport=httpx.MockTransport(prefect))
+    monkeypatch.setattr("taskcenter_adapter.gateway.time.sleep", lambda _: None)
+    monkeypatch.setattr(center, "_gateway", gateway)
+    center.deployment_ids["shell/hello"] = "d"
+    started = [runs.start(center, "hello", Caller("ada", "cli")).id for _ in range(2)]
+    assert started == ["run-0", "run-1"]  # each asked for is one; a repeat within it is the same
+
+
+def test_a_question_that_goes_back_to_the_person_is_no_refusal(settings: Settings, center: Center) -> None:
+    client = api_client(center)
+    client.patch("/api/tasks/hello", json={"danger": "It greets everybody."}).raise_for_status()
+    assert ask_for_run(settings, "hello", {"confirm": False}) is None
+    kinds = [entry.event_type for entry in center.store.list_audit()]
+    assert "refused" not in kinds
+    assert ask_for_run(settings, "hello", {"confirm": True}) is not None
+    assert client.post("/api/tasks/hello/run", json={}).status_code == 409
+    [entry] = [entry for entry in center.store.list_audit() if entry.event_type == "refused"]
+    assert (entry.actor, entry.channel) == ("local", "api")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,6 +22,8 @@ def test_the_numbers_stand_in_prometheus_form(tmp_path: Path) -> None:
                 finished_at=now if status is RunStatus.FAILED else None)
             for n, status in enumerate([RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.FAILED])
         ]  # fmt: skip
+        slots = {"due": now - timedelta(seconds=1), "ahead": now + timedelta(hours=1)}
+        runs += [Run(id=name, task_slug="a", task_type="shell", created_at=now, slot=at) for name, at in slots.items()]
         center.store.record(Changes(runs=runs))
         client = api_client(center)
         assert client.post("/api/retention/purge", json={}).status_code == 200
@@ -31,10 +34,10 @@ def test_the_numbers_stand_in_prometheus_form(tmp_path: Path) -> None:
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
-    assert found["taskcenter_runs_open", "queued"] == 1
+    assert found["taskcenter_runs_open", "queued"] == 3
     assert found["taskcenter_runs_open", "running"] == 2
     assert found["taskcenter_runs_ended_last_day", "failed"] == 1
-    assert found["taskcenter_queue_depth",] == 1
+    assert found["taskcenter_queue_depth",] == 2
     assert found["taskcenter_scheduler_leads",] == 0
     assert found["taskcenter_last_purge_rows", "deletedRuns"] == 0
     assert found["taskcenter_workers", "online"] == 0

@@ -11,10 +11,14 @@ import pytest
 
 from flows.task_types.database.progress import RowProgress
 from taskcenter.context import RunContext
-from taskcenter.models import Run
+from taskcenter.models import LogLine, Run, StepRun, Task
+from taskcenter.ports import Changes
 from taskcenter.progress import Outlook, outlook
+from taskcenter.status import RunStatus, StepStatus
 from taskcenter_adapter.recorder import Recorder
 from taskcenter_adapter.store_memory import MemoryStore
+from taskcenter_console.services.progress import of_run
+from tests.fakes import fake_center
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -53,6 +57,31 @@ def test_it_goes_back_only_when_it_is_reset() -> None:
     ctx.progress(30)
     ctx.progress(30, reset=True)
     assert said == [60, 60, 30]
+
+
+def test_a_run_is_measured_by_the_runs_of_its_task_only(tmp_path: Path) -> None:
+    begin = NOW - timedelta(seconds=60)
+    with fake_center(tmp_path) as center:
+        center.store.save_task(Task(id="t", slug="t", name="t", task_type="python"))
+        over = {"status": RunStatus.SUCCESS, "finished_at": begin, "duration_ms": 90_000}
+        runs = [Run(id=f"e{n}", task_id="t", task_slug="t", task_type="python", created_at=begin, **over)
+                for n in range(3)]  # fmt: skip
+        at_work = {"status": RunStatus.RUNNING, "created_at": begin, "started_at": begin, "task_type": "composite"}
+        runs += [Run(id="own", task_id="t", task_slug="t", **at_work), Run(id="alone", task_slug="x", **at_work)]
+        steps = [StepRun(run_id="own", step_key="a", status=StepStatus.RUNNING, started_at=begin)]
+        told = LogLine(run_id="own", sequence=0, time=begin, message="40 % of rows", step_key="a", stream="progress",
+                       metadata={"percent": 40})  # fmt: skip
+        center.store.record(Changes(runs=runs, steps=steps, logs=[told]))
+        whole, step = of_run(center, center.store.get_run("own"), steps, NOW)
+        assert (whole["by"], whole["leftSeconds"]) == ("earlier runs", [30, 30])
+        assert (step["stepKey"], step["percent"], step["message"], step["leftSeconds"]) == (
+            "a",
+            40,
+            "of rows",
+            [90, 90],
+        )
+        [nothing] = of_run(center, center.store.get_run("alone"), [], NOW)
+        assert (nothing["by"], nothing["overdue"]) == (None, False)
 
 
 def test_rows_are_told_as_numbers_too() -> None:

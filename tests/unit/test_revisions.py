@@ -80,6 +80,15 @@ def test_order_is_no_difference_and_secrets_are_not_shown() -> None:
     assert "-value" not in str(found)
 
 
+def test_two_revisions_are_compared_without_reading_the_rest(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = nightly(center)
+    monkeypatch.setattr(center.store, "list_revisions", None)
+    assert revisions.diff(center, name)[:2] == (2, 3)
+    with pytest.raises(NotFound, match=f"no revision {10**30}; there is 1 to 3"):
+        revisions.diff(center, name, 1, 10**30)
+    assert revisions.rollback(center, name, 1, CALLER).revision == 4
+
+
 def test_a_step_whose_name_sounds_like_a_secret_is_told_like_any_other(center: Center) -> None:
     first, second = (graph_of(refresh_token={"payload": {"seconds": n}}) for n in (1, 2))
     tasks.save(center, {"name": "Tokens", "taskType": "composite", "graph": first}, CALLER)

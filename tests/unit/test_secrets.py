@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 
+from taskcenter.clock import utc_now
 from taskcenter.errors import NotFound, Refused, SetupError, ValidationFailed
 from taskcenter.redaction import redact_text
 from taskcenter.settings import Settings
@@ -64,7 +65,9 @@ def test_a_value_has_versions_and_three_stars_keep_it(center: Center) -> None:
         secrets.put(center, "other", "***", CALLER)
 
 
-@pytest.mark.parametrize(("name", "value"), [("db", "abc"), ("DB", VALUE), ("", VALUE), ("a b", VALUE), ("x-", VALUE)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("db", "abc"), ("db", "1234567"), ("DB", VALUE), ("", VALUE), ("a b", VALUE), ("x-", VALUE)]
+)
 def test_what_is_refused(center: Center, name: str, value: str) -> None:
     with pytest.raises(ValidationFailed):
         secrets.put(center, name, value, CALLER)
@@ -105,18 +108,35 @@ def test_a_row_that_was_moved_or_changed_does_not_open(center: Center) -> None:
         keys.decrypt("db", row.ciphertext[:-8] + "AAAAAAA=", row.key_id)
 
 
-def test_the_key_is_rotated_and_the_old_one_goes(center: Center) -> None:
+def test_the_key_is_rotated_and_the_old_one_goes_with_the_next_rotation(center: Center) -> None:
     for name in ("a", "b"):
         secrets.put(center, name, f"{VALUE}-{name}", CALLER)
     file = center.settings.home / FILE
     before = file.read_text().split()
     assert secrets.rotate_key(center, CALLER)["values"] == 2
     after = file.read_text().split()
-    assert len(after) == 1
-    assert set(after).isdisjoint(before)
+    assert len(after) == 2
+    assert after[1:] == before
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [value_of(center, name) for name in ("a", "b")] == [f"{VALUE}-a", f"{VALUE}-b"]
     assert center.store.list_audit()[0].event_type == "secret_key_rotated"
+    secrets.rotate_key(center, CALLER)
+    again = file.read_text().split()
+    assert again[1:] == after[:1]
+    assert again[0] not in [*before, *after]
+    assert value_of(center, "a") == f"{VALUE}-a"
+
+
+def test_a_secret_that_is_set_while_the_key_is_rotated_is_not_lost(center: Center) -> None:
+    secrets.put(center, "a", VALUE, CALLER)
+    old = load_keys(center.settings)  # as a put has read it that commits after the rotation
+    for _ in range(2):
+        secrets.rotate_key(center, CALLER)
+        rows = center.store.secrets  # type: ignore[attr-defined]
+        now, entry = utc_now(), CALLER.entry("secret_set")
+        rows.put("late", old.encrypt("late", VALUE), old.current, now, "ada", lambda _, told=entry: told)
+        assert value_of(center, "late") == VALUE
+        old = load_keys(center.settings)
 
 
 def test_the_key_may_stand_in_the_environment(tmp_path: Path) -> None:
@@ -214,6 +234,9 @@ def test_on_the_command_line_a_value_comes_from_stdin(center: Center, monkeypatc
     assert call("delete", "db").exit_code == 4
     assert call("delete", "db", "--yes").exit_code == 0
     assert call("set", "db", input="abc\n").exit_code == 2
+    for words in (["secret", "set", "db"], ["redact", "test"]):
+        done = CliRunner().invoke(cli, words, prog_name="taskcenter", input=b"caf\xe9 and more\n")
+        assert (done.exit_code, "is not UTF-8 text" in done.stderr) == (2, True)
 
 
 def test_redact_test_shows_what_is_masked() -> None:

@@ -18,6 +18,7 @@ from taskcenter.clock import utc_now
 from taskcenter.context import Cancelled, RunContext
 from taskcenter.errors import Refused, StepFailed, TimedOut
 from taskcenter.models import Run, Task
+from taskcenter.redaction import MASK, register_secret
 from taskcenter.settings import Settings
 from taskcenter.task_types import registry
 
@@ -265,6 +266,29 @@ def test_much_output_stays_small_in_memory(ctx: RunContext) -> None:
     assert longest < LINE_BYTES + 100
     assert output["data"] == {"a": 1}
     assert psutil.Process().memory_info().rss - before < 20 * 1024 * 1024
+
+
+@pytest.mark.parametrize("end", ["", "\\n"])
+@pytest.mark.parametrize("before", [100, 100_000, 3_000_000])
+def test_the_tail_of_one_long_line_cuts_no_secret_in_half(before: int, end: str, ctx: RunContext) -> None:
+    secret = "correct horse battery staple"
+    register_secret(secret)
+    behind = TAIL_BYTES - len(secret) // 2
+    long = f"yes | tr -d '\\n' | head -c {before}; printf '{secret}'; yes n | tr -d '\\n' | head -c {behind}"
+    tail = call(ctx, shell=f"{long}; printf '{end}'")["stdoutTail"]
+    assert tail.rstrip("\n").endswith("]" + "n" * behind)
+    assert not any(word in tail for word in secret.split())
+    assert call(ctx, shell=f"{long}; echo; echo done")["stdoutTail"] == "done\n"
+
+
+def test_a_long_line_of_secrets_shows_none_of_them(ctx: RunContext) -> None:
+    """Masked it is much shorter; where it was begun to be kept, in the middle of one, is not shown."""
+    secret = "correct horse battery staple, and more of it"
+    register_secret(secret)
+    tail = call(ctx, shell=f"yes '{secret}' | tr -d '\\n' | head -c 3000000")["stdoutTail"]
+    assert len(tail) < TAIL_BYTES
+    assert set(tail.split(MASK)[1:-1]) == {""}
+    assert not any(word in tail[:1000] for word in secret.split())
 
 
 def test_capture_can_be_off(ctx: RunContext) -> None:

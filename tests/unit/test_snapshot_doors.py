@@ -91,6 +91,20 @@ def test_what_changed_since_the_one_before(center: Center) -> None:
     assert (same.exit_code, "nothing changed" in same.output) == (0, True)
 
 
+def test_a_structure_that_came_back_and_one_of_long_ago(center: Center) -> None:
+    kept = center.store.snapshots
+    back = kept.find("0abcdef0-0000-4000-8000-000000000000")
+    assert back is not None
+    later = START + timedelta(days=1)
+    kept.save(back.model_copy(update={"captured_at": later}))
+    found = api_client(center).get("/api/snapshots/1abcdef0/diff").json()
+    assert found["before"]["id"].startswith("0")
+    for number in range(1001):
+        update = {"id": f"new-{number}", "schema_hash": f"{number:064}", "captured_at": later, "connection": "new"}
+        kept.save(back.model_copy(update=update))
+    assert call("snapshot", "show", "2abcde").exit_code == 0
+
+
 def test_what_cannot_be_compared_is_said(center: Center) -> None:
     first = call("snapshot", "diff", "0abcdef0")
     assert first.exit_code == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -44,7 +45,13 @@ def test_every_type_has_a_schema_a_preview_and_a_sentence(key: str) -> None:
     kind = registry.get(key)
     assert kind.schema()["properties"]
     assert kind.plan is not None
-    assert kind.function.__doc__
+
+
+@pytest.mark.parametrize("key", registry.keys())
+def test_what_lists_say_of_a_type_is_one_sentence_for_its_users(key: str) -> None:
+    about = (registry.get(key).function.__doc__ or "").partition("\n")[0]
+    assert about.endswith(".")
+    assert not re.search("``|Raises|Gives|this function|RunContext", about)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from .load import Counter, Job, load
 from .side import UNTOUCHED, Guard, Side
 from .sources import Reading, chunks
 from .texts import Field
-from .watermark import MARKS, Window, mark_of
+from .watermark import MARKS, Window, check_column, mark_of
 
 __all__ = ["Loaded", "load_in_batches"]
 
@@ -78,7 +78,10 @@ def _held(job: Job, column: Column, goal: str, target: Side) -> str | None:
     """The greatest key that the target holds already."""
     table = find_table(target, job.label())
     held = table.column(goal) if table is not None else None
-    return mark_of(target, table, held, column) if table is not None and held is not None else None
+    if table is None or held is None:
+        return None
+    check_column(column, held, "key")
+    return mark_of(target, table, held, column)
 
 
 def _end_of_batch(job: Job, column: Column, size: int, above: str | None, source: Side) -> str | None:

@@ -8,6 +8,7 @@ from ..database.model import TypeKind
 from ..database.quoting import quote
 from .canonical import NUMBERS, Canon, Form
 from .mysql_rows import line_of
+from .texts import SPATIAL
 
 __all__ = ["mysql_line", "mysql_row", "postgresql_text"]
 
@@ -108,6 +109,8 @@ def _mysql_text(canon: Canon) -> str:
         return f"LPAD(BIN({name} + 0), {kind.length or 1}, '0')"
     if kind.kind is TypeKind.BYTES:
         return f"LOWER(HEX({name}))"
+    if kind.kind is TypeKind.OTHER and SPATIAL.match(kind.sql):
+        return f"ST_AsText({name})"
     return f"TRIM(TRAILING ' ' FROM {name})" if canon.padded else name
 
 

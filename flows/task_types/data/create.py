@@ -45,8 +45,8 @@ _LONG = {TypeKind.TEXT, TypeKind.BYTES, TypeKind.ENUM, TypeKind.SET, TypeKind.OT
 def mapped(kind: ColumnType, source: str, target: str, *, in_key: int = 0) -> str:
     """The type on ``target`` that holds what ``kind`` holds on ``source``. ``in_key``: how many texts share its key."""
     own = kind.kind not in (TypeKind.ENUM, TypeKind.OTHER) or source != "postgresql"
-    if source == target and own and kind.sql:
-        return kind.sql
+    if source == target and own and (kind.sql or source == "sqlite"):
+        return kind.sql  # on SQLite a column without a type takes each value as it is
     return _TARGETS[target](kind, source, in_key)
 
 
@@ -106,8 +106,8 @@ def _mysql(kind: ColumnType, source: str, in_key: int) -> str:
             return f"VARCHAR({min(short or size, size or short)})" if short or size else "LONGTEXT"
         case TypeKind.BYTES:
             return f"VARBINARY({size})" if size else "LONGBLOB"
-        case TypeKind.BITS if kind.length and kind.length <= 64:
-            return f"BIT({kind.length})"
+        case TypeKind.BITS if kind.length and kind.length <= 64 and (kind.fixed or source != "postgresql"):
+            return f"BIT({kind.length})"  # one of varying length would lose its leading zeros
     names = {
         TypeKind.BOOLEAN: "BOOLEAN",
         TypeKind.DATE: "DATE",

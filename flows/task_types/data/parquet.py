@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib import import_module
@@ -24,7 +25,9 @@ _GROUP_ROWS = 50_000
 """A row group is held in memory until it is whole."""
 
 
-def write_parquet(path: Path, chunks: Iterator[Chunk], fields: Sequence[Field], guard: Guard, counter: Counter) -> None:
+def write_parquet(
+    path: Path, chunks: Generator[Chunk, None, None], fields: Sequence[Field], guard: Guard, counter: Counter
+) -> None:
     """Write the lines to ``path``. StepFailed without the library, and for a value that Parquet's type cannot hold."""
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
@@ -38,7 +41,8 @@ def write_parquet(path: Path, chunks: Iterator[Chunk], fields: Sequence[Field], 
     schema = arrow.schema([(f.target.name, kind) for f, (kind, _) in zip(fields, kinds, strict=True)])
     held: list[Any] = []
     rows = 0
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    # An error would keep the reader alive in its traceback, in the middle of rows that nobody wants any more.
+    with closing(chunks), parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for data, count in chunks:
             guard.check()
             columns = zip(*lines.rows(data), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +40,7 @@ class Reading:
         return f"SELECT {expressions} FROM {source}{condition}{' ' + self.tail if self.tail else ''}"
 
 
-def chunks(side: Side, reading: Reading, fields: Sequence[Field], sink: str) -> Iterator[Chunk]:
+def chunks(side: Side, reading: Reading, fields: Sequence[Field], sink: str) -> Generator[Chunk, None, None]:
     """The rows as lines of neutral texts for ``sink``; see ``flows.task_types.data.texts``."""
     dialect = side.dialect
     if dialect == "postgresql":

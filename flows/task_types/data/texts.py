@@ -20,10 +20,10 @@ from ..database.quoting import quote
 from .lines import NULL, escape
 from .mysql_rows import HEX_PREFIX, line_of
 
-__all__ = ["Field", "from_sqlite", "line_of_mysql", "load_clauses", "select_list", "to_sqlite"]
+__all__ = ["SPATIAL", "Field", "from_sqlite", "line_of_mysql", "load_clauses", "select_list", "to_sqlite"]
 
 _CLOCKS = (TypeKind.TIMESTAMP, TypeKind.TIMESTAMP_TZ)
-_SPATIAL = re.compile(r"^(geometry|point|linestring|polygon|multi\w+|geometrycollection)\b", re.IGNORECASE)
+SPATIAL = re.compile(r"^(geometry|point|linestring|polygon|multi\w+|geometrycollection)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _postgresql(field: Field, sink: str) -> str:
 def _mysql(field: Field) -> str:
     name, source = field.name("mysql"), field.source.type
     kind = source.kind
-    if kind is TypeKind.OTHER and _SPATIAL.match(source.sql):
+    if kind is TypeKind.OTHER and SPATIAL.match(source.sql):
         name = f"ST_AsText({name})"
     if field.is_hex:
         return f"LOWER(HEX({name}))"
@@ -107,7 +107,6 @@ _BARE = {
     TypeKind.TIMESTAMP,
     TypeKind.TIMESTAMP_TZ,
     TypeKind.BITS,
-    TypeKind.UUID,
 }
 """Kinds whose text holds nothing to escape."""
 
@@ -136,7 +135,7 @@ def load_clauses(fields: Sequence[Field]) -> str:
             sets.append(f"{name} = UNHEX({variable})")
         elif target.kind is TypeKind.BITS:
             sets.append(f"{name} = CAST(CONV({variable}, 2, 10) AS UNSIGNED)")
-        elif target.kind is TypeKind.OTHER and _SPATIAL.match(target.sql):
+        elif target.kind is TypeKind.OTHER and SPATIAL.match(target.sql):
             sets.append(f"{name} = ST_GeomFromText({variable})")
         else:
             variable = name
@@ -255,14 +254,20 @@ def to_sqlite(fields: Sequence[Field]) -> list[tuple[int, Callable[[str], Any]]]
         if kind is TypeKind.BYTES:
             made.append((index, bytes.fromhex))
         elif kind is TypeKind.FLOAT:
-            made.append((index, float))  # SQLite's own reading of digits may miss the nearest float
+            made.append((index, _float))  # SQLite's own reading of digits may miss the nearest float
         elif kind is TypeKind.TIMESTAMP_TZ:
             made.append((index, _with_zone))
         elif kind in (TypeKind.OTHER,) and field.source.type.kind in (TypeKind.INTEGER, TypeKind.BOOLEAN):
             made.append((index, int))
         elif kind in (TypeKind.OTHER,) and field.source.type.kind is TypeKind.FLOAT:
-            made.append((index, float))
+            made.append((index, _float))
     return made
+
+
+def _float(text: str) -> float | str:
+    """SQLite makes NULL of a float that is no number: that one stays the word for it."""
+    value = float(text)
+    return text if math.isnan(value) else value
 
 
 def _with_zone(text: str) -> str:

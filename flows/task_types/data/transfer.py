@@ -158,7 +158,7 @@ class _Transfer:
 
     def _job(self, item: TransferObject, table: Table | None, columns: Sequence[Column], writer: Side) -> Job:
         pairs = self._pairs(item, columns)
-        schema, name = _target_name(item, table, writer.dialect)
+        schema, name = _target_name(item, table, writer.dialect, writer)
         key = list(item.key_columns)
         if not key and table is not None and table.primary_key is not None:
             goals = {column.name: goal for column, goal, _ in pairs}
@@ -282,7 +282,7 @@ class _Transfer:
         path = job_file(item.sink_path or "", self.ctx, "sinkPath")
         kind: FileKind = item.sink_type  # type: ignore[assignment]  # database has gone another way
         dialect = self.target.dialect if self.target is not None else self.source.dialect
-        schema, name = _target_name(item, table, dialect)
+        schema, name = _target_name(item, table, dialect, None)
         counter = self._counter()
         key = []
         for wanted in item.key_columns:
@@ -322,7 +322,7 @@ class _Transfer:
             "bytes": 0,
         }
         if item.sink_type == "database" and writer is not None:
-            schema, name = _target_name(item, table, writer.dialect)
+            schema, name = _target_name(item, table, writer.dialect, writer)
             target = find_table(writer, f"{schema}.{name}" if schema else name)
             made["targetExists"] = target is not None
             if target is not None:
@@ -378,12 +378,25 @@ class _Transfer:
             raise known from error
 
 
-def _target_name(item: TransferObject, table: Table | None, dialect: str) -> tuple[str, str]:
-    """Schema (PostgreSQL's only) and name of the target."""
-    if item.target_table is not None:
-        schema, _, name = item.target_table.rpartition(".")
-        return (schema, name) if dialect == "postgresql" else ("", item.target_table if not schema else name)
-    return "", table.name if table is not None else (item.source_table or "").rpartition(".")[2]
+def _target_name(item: TransferObject, table: Table | None, dialect: str, writer: Side | None) -> tuple[str, str]:
+    """Schema (PostgreSQL's only) and name of the target; a table that is called so as a whole goes before a schema."""
+    given = item.target_table
+    if given is None:
+        return "", table.name if table is not None else (item.source_table or "").rpartition(".")[2]
+    schema, _, name = given.rpartition(".")
+    if not schema or (table is not None and table.name == given):
+        return "", given
+    if writer is not None and (found := find_table(writer, given)) is not None:
+        return (found.schema if dialect == "postgresql" else ""), found.name
+    if dialect == "postgresql" or writer is None:
+        return (schema if dialect == "postgresql" else ""), name
+    if schema in (writer.connection.database, "main"):
+        return "", name
+    raise StepFailed(
+        f"the target table {given!r} stands in {schema!r}, and the target is the database of its connection "
+        f"({writer.connection.name}): give that connection, or {name!r} alone",
+        error_type="missing_table",
+    )
 
 
 def same_place(source: Connection, target: Connection | None) -> bool:

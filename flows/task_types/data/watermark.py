@@ -55,23 +55,23 @@ def _literal(text: str, column: Column) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def check_column(source: Column, target: Column) -> None:
-    """StepFailed for a column that cannot be a mark."""
+def check_column(source: Column, target: Column, what: str = "watermark") -> None:
+    """StepFailed for a column that cannot be a mark. ``what`` it is for, in the sentence and as the kind of error."""
     for role, column in (("source", source), ("target", target)):
         if column.type.kind not in MARKS:
             raise StepFailed(
-                f"the watermark column {column.name!r} of the {role} is of the type {column.type.sql or 'any'}: "
+                f"the {what} column {column.name!r} of the {role} is of the type {column.type.sql or 'any'}: "
                 "a mark is a whole or decimal number, a date or a timestamp",
-                error_type="watermark",
+                error_type=what,
             )
     fine = 6 if source.type.precision is None else source.type.precision
     if source.type.kind in (TypeKind.TIMESTAMP, TypeKind.TIMESTAMP_TZ) and (
         target.type.kind is TypeKind.DATE or (target.type.precision is not None and target.type.precision < fine)
     ):
         raise StepFailed(
-            f"the watermark column {source.name!r} is finer than {target.name!r} in the target ({target.type.sql}), "
+            f"the {what} column {source.name!r} is finer than {target.name!r} in the target ({target.type.sql}), "
             "which would forget parts of a second",
-            error_type="watermark",
+            error_type=what,
         )
 
 
