@@ -62,7 +62,7 @@ class Requests:
         row = run_requests.c
         with self._store.reading() as connection:
             held = Reader(connection).held_tasks(now)
-            may_go = [row.status == written("wanted"), sa.or_(row.serial.is_(None), _its_turn())]
+            may_go = [row.status == written("wanted"), _may_go()]
             if held is None:
                 may_go.append(row.by_person.is_(True))
             elif held:
@@ -235,31 +235,53 @@ class Requests:
             time.sleep(0.03)
 
 
-def _its_turn() -> ColumnElement[bool]:
-    """Whether no run of its scope, of those asked for and of those that are open, goes before a serial request."""
+def _may_go() -> ColumnElement[bool]:
+    """Whether no run of its scope, of those asked for and of those that are open, goes before a request."""
     mine = run_requests.c
-    other, run, asked = run_requests.alias("other"), task_runs.alias("run"), run_requests.alias("asked")
+    return sa.case(
+        (mine.serial.is_(None), sa.true()),
+        (mine.key.not_in(_first_of_scope()), sa.false()),
+        else_=~sa.exists(_open_before().correlate(run_requests)),
+    )  # in this order: the last is asked for the few that are left
 
-    def same_scope(row: Any) -> ColumnElement[bool]:
-        return sa.and_(
-            row.task_id == mine.task_id, sa.or_(mine.serial == written("task"), row.trigger_id == mine.trigger_id)
-        )
 
-    def earlier(row: Any, key: Any) -> ColumnElement[bool]:
-        own = sa.tuple_(mine.created_at, sa.func.coalesce(mine.slot, mine.created_at), mine.key)
-        return sa.tuple_(row.created_at, sa.func.coalesce(row.slot, row.created_at), key) < own
+def _first_of_scope() -> sa.Select[Any]:
+    """The keys of serial requests before which nothing else of their scope is asked for, all found in one pass."""
+    row = run_requests.c
+    waiting = (row.status == written("wanted"), row.ahead.is_(False))
+    plain = row.serial.is_(None)
+    order = (row.created_at, sa.func.coalesce(row.slot, row.created_at), row.key)
+    with_turns = sa.select(row.task_id).where(*waiting, ~plain)
+    columns: list[Any] = [row.key, row.serial]
+    for scope in (row.task_id, row.trigger_id):
+        columns += [
+            sa.func.row_number().over(partition_by=(scope, plain), order_by=order).label(f"place_in_{scope.name}"),
+            sa.func.sum(sa.case((plain, 1), else_=0)).over(partition_by=scope).label(f"plain_in_{scope.name}"),
+        ]
+    asked = sa.select(*columns).where(*waiting, row.task_id.in_(with_turns)).subquery("asked").c
+    return sa.select(asked.key).where(
+        asked.serial.is_not(None),
+        sa.case(
+            (asked.serial == written("task"), (asked.place_in_task_id == 1) & (asked.plain_in_task_id == 0)),
+            else_=(asked.place_in_trigger_id == 1) & (asked.plain_in_trigger_id == 0),
+        ),
+    )
 
-    waits: sa.Select[Any] = sa.select(sa.literal_column("1")).where(
-        other.c.status == written("wanted"), other.c.ahead.is_(False), other.c.key != mine.key, same_scope(other.c),
-        sa.or_(other.c.serial.is_(None), earlier(other.c, other.c.key)),
-    )  # fmt: skip
-    # The request of a run that is made counts as long as its slot has a verdict: one made ahead goes before nobody.
-    is_open: sa.Select[Any] = (
-        sa.select(sa.literal_column("1"))
-        .select_from(run.outerjoin(asked, asked.c.run_id == run.c.id))
-        .where(
-            written_in(run.c.status, OPEN), same_scope(run.c), sa.or_(asked.c.key.is_(None), asked.c.ahead.is_(False)),
-            sa.or_(run.c.status != written("queued"), asked.c.serial.is_(None), earlier(run.c, run.c.id)),
-        )
-    )  # fmt: skip
-    return ~sa.exists(waits.correlate(run_requests)) & ~sa.exists(is_open.correlate(run_requests))
+
+def _open_before() -> sa.Select[Any]:
+    """Runs of its scope that are queued or running and go before the request of the row outside."""
+    mine = run_requests.c
+    run, asked = task_runs.alias("run"), run_requests.alias("asked")
+    own = sa.tuple_(mine.created_at, sa.func.coalesce(mine.slot, mine.created_at), mine.key)
+    place = sa.tuple_(run.c.created_at, sa.func.coalesce(run.c.slot, run.c.created_at), run.c.id)
+    found: sa.Select[Any] = sa.select(sa.literal_column("1")).select_from(
+        run.outerjoin(asked, asked.c.run_id == run.c.id)
+    )
+    return found.where(
+        written_in(run.c.status, OPEN),
+        run.c.task_id == mine.task_id,
+        sa.or_(mine.serial == written("task"), run.c.trigger_id == mine.trigger_id),
+        # one that was made ahead goes before nobody until its slot has a verdict
+        sa.or_(asked.c.key.is_(None), asked.c.ahead.is_(False)),
+        sa.or_(run.c.status != written("queued"), asked.c.serial.is_(None), place < own),
+    )

@@ -7,6 +7,7 @@ written wider than the rules where that is simpler: repeats without bounds, no l
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import IntEnum
 
 from .patterns import BODIES, VENDOR_NAMES
@@ -83,34 +84,59 @@ _AFTER_VENDOR = r"[ \t\w.\-]*[ \t\"'`]*(?:[=:>,]|\|\|:|\?=)[>= \t\"'`\\]*[A-Za-z
 _WORTH = 1024 * 1024
 """Characters after which a process has enough to mask to pay for the scanner: 0.3 s to load and compile."""
 
-_scanner: Scanner | None = None
-_key_lines: Scanner | None = None
-"""The one expression that slows the others down; most single lines are known not to need it."""
-_looked_at = 0
-_rules: list[Rule] = []
-
-
-def _make() -> Scanner | None:
-    # one expression for each token and vendor: what begins with plain letters is what the engine is fastest at
-    tokens = ((Rule.SHAPE, PLAIN, rf"\b{_start_of(body)}") for body in BODIES)
-    vendors = ((Rule.VENDOR, CASELESS, vendor + _AFTER_VENDOR) for vendor in VENDOR_NAMES.split("|"))
-    every = [*_EXPRESSIONS, *tokens, *vendors]
-    _rules[:] = [*(rule for rule, _, _ in every), Rule.KEY_LINE]
-    return make_scanner([expression for _, _, expression in every], [flag for _, flag, _ in every])
-
-
 _LONG = 64 * 1024
 """A single text so long is worth it at once: what is made to cost time costs most without the scanner."""
 
-_NOTHING: dict[Rule, list[tuple[int, int]]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Sieve:
+    """All expressions, ready to be looked for."""
+
+    main: Scanner
+    rules: tuple[Rule, ...]
+    """Of each expression of ``main``, and of the key lines."""
+    key_lines: Scanner
+    """The one expression that slows the others down; most single lines are known not to need it."""
+
+    def lines(self, text: str) -> dict[Rule, list[tuple[int, int]]] | None:
+        """From and to of the lines that each rule should look at; None when there are too many such places."""
+        # one byte per sign, so that positions stay what they are; what is not ASCII becomes a question mark
+        data = text.encode("ascii", "replace")
+        hits = self.main.scan(data)
+        # 59 signs of base64 within 9 signs of the end leave no room for a blank here
+        if hits is not None and ("\n" in text or " " not in text[-59:-9]):
+            ends = self.key_lines.scan(data)
+            hits = None if ends is None else [*hits, *((len(self.rules) - 1, start, end) for _, start, end in ends)]
+        if not hits:
+            return None if hits is None else {}
+        found: dict[Rule, list[tuple[int, int]]] = {}
+        for number, _, end in hits:
+            lines = found.setdefault(self.rules[number], [])
+            if not lines or end > lines[-1][1]:
+                stop = text.find("\n", end - 1)
+                lines.append((text.rfind("\n", 0, end - 1) + 1, stop if stop >= 0 else len(text)))
+        return {rule: found[rule] for rule in sorted(found)}
+
+
+_sieve: _Sieve | None = None
+_looked_at = 0
+"""Characters that were looked at without it."""
+
+
+def _make() -> _Sieve | None:
+    # one expression for each token and vendor: what begins with plain letters is what the engine is fastest at
+    tokens = ((Rule.SHAPE, PLAIN, rf"\b{_start_of(body)}") for body in BODIES)
+    vendors = ((Rule.VENDOR, CASELESS, vendor + _AFTER_VENDOR) for vendor in VENDOR_NAMES.split("|"))
+    rules, flags, expressions = zip(*_EXPRESSIONS, *tokens, *vendors, strict=True)
+    main, key_lines = make_scanner(expressions, flags), make_scanner([_KEY_LINE], [MULTILINE])
+    return _Sieve(main, (*rules, Rule.KEY_LINE), key_lines) if main is not None and key_lines is not None else None
 
 
 def warm() -> bool:
     """Make the scanner now instead of when it pays; False where it does not run."""
-    global _scanner, _key_lines
-    _key_lines = _key_lines or make_scanner([_KEY_LINE], [MULTILINE])
-    _scanner = _scanner or _make()
-    return _scanner is not None
+    global _sieve
+    _sieve = _sieve or _make()
+    return _sieve is not None
 
 
 def find_lines(text: str) -> dict[Rule, list[tuple[int, int]]] | None:
@@ -120,27 +146,12 @@ def find_lines(text: str) -> dict[Rule, list[tuple[int, int]]] | None:
     too little text for it to pay.
     """
     global _looked_at
-    if _scanner is None:
+    if _sieve is None:
         _looked_at += len(text)
         if _looked_at < _WORTH and len(text) < _LONG:
             return None
         if not warm():
             _looked_at = -(1 << 62)  # never again
             return None
-    # one byte per sign, so that positions stay what they are; what is not ASCII becomes a question mark
-    assert _scanner is not None
-    data = text.encode("ascii", "replace")
-    hits = _scanner.scan(data)
-    # 59 signs of base64 within 9 signs of the end leave no room for a blank here
-    if hits is not None and _key_lines is not None and ("\n" in text or " " not in text[-59:-9]):
-        ends = _key_lines.scan(data)
-        hits = None if ends is None else [*hits, *((len(_rules) - 1, start, end) for _, start, end in ends)]
-    if not hits:
-        return None if hits is None else _NOTHING
-    found: dict[Rule, list[tuple[int, int]]] = {}
-    for number, _, end in hits:
-        lines = found.setdefault(_rules[number], [])
-        if not lines or end > lines[-1][1]:
-            stop = text.find("\n", end - 1)
-            lines.append((text.rfind("\n", 0, end - 1) + 1, stop if stop >= 0 else len(text)))
-    return {rule: found[rule] for rule in sorted(found)}
+        assert _sieve is not None
+    return _sieve.lines(text)

@@ -393,7 +393,7 @@ def test_a_megabyte_of_anything_costs_a_bounded_time(kind: str) -> None:
 @pytest.fixture
 def slow_road(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process in which the scanner does not run: every rule looks at the whole text."""
-    monkeypatch.setattr(sieve, "_scanner", None)
+    monkeypatch.setattr(sieve, "_sieve", None)
     monkeypatch.setattr(sieve, "_looked_at", -(10**15))
     monkeypatch.setattr(sieve, "_LONG", 10**15)
 
@@ -423,12 +423,12 @@ SAYINGS = [
 def test_both_roads_find_the_same(slow_road: None) -> None:
     rows = [row["line"] for row in outside_rows("redaction_half.jsonl.gz")] + SAYINGS
     slow = [redact_text(row) for row in rows]
-    assert sieve._scanner is None
+    assert sieve._sieve is None
     assert sieve.warm()
     try:
         assert [(row, redact_text(row)) for row in rows] == list(zip(rows, slow, strict=True))
     finally:
-        sieve._scanner = None
+        sieve._sieve = None
 
 
 def test_a_log_of_many_lines_is_masked_as_its_lines_are(quick_road: None) -> None:
