@@ -72,7 +72,7 @@ def show(id: str, out: Out) -> None:
 
 @snapshot.command()
 @click.argument("id", metavar="SNAPSHOT")
-@click.argument("before", metavar="BEFORE", required=False)
+@click.argument("before", metavar="[BEFORE]", required=False)
 @output
 def diff(id: str, before: str | None, out: Out) -> int:
     """Say what changed since the snapshot BEFORE; by default the one of the same database that was seen before.
