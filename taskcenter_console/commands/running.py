@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +60,19 @@ def run(name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | 
     """
     when = parse_time(at, "--at")
     asked = _asked(name, chosen, dry_run, when, yes, out)
+    if asked is not None:
+        _give_way()
     with common.open_center() as center:
         run_id = asked or _started(center, name, chosen, dry_run, when, yes, out)
         if not (wait if wait is not None else when is None):
             return _detached(center, run_id, out)
         return _watched(center, run_id, dry_run, out)
+
+
+def _give_way() -> None:
+    """What watches needs much to be loaded, at the very moment in which the run begins."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(10)
 
 
 def _asked(name: str, chosen: Choices, dry_run: bool, when: datetime | None, confirm: bool, out: Out) -> str | None:
