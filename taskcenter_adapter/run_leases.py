@@ -2,7 +2,7 @@
 
 The gate (``run_gate``) gives a worker the lease of a run that it may start. The worker renews all of its leases in one
 statement, and gives each up when its run is over. A lease that has run out is a run whose worker nobody has heard of:
-whoever removes that lease, and only one can, may close the run. A worker keeps a lease of its own too, with what it
+whoever takes that lease over, one at a time, closes the run. A worker keeps a lease of its own too, with what it
 says of itself.
 """
 

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -94,6 +95,9 @@ def test_the_environment_is_clean_and_files_are_private(ctx: RunContext, monkeyp
     assert "hunter2" not in output["stdoutTail"]
     assert "TASKCENTER_HOME" not in output["stdoutTail"]
     assert output["stdoutTail"].endswith("0077\n")
+    assert {"TASKCENTER_RUN_ID=r1", "TASKCENTER_ROOT_RUN_ID=r1"} <= set(output["stdoutTail"].splitlines())
+    output = call(replace(ctx, run_id="r2", root_run_id="r1"), shell="echo $TASKCENTER_RUN_ID $TASKCENTER_ROOT_RUN_ID")
+    assert output["stdoutTail"] == "r2 r1\n"
 
 
 def test_nothing_of_the_worker_reaches_a_child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
