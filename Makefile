@@ -44,7 +44,7 @@ test: lint
 	side=$$!; \
 	$(PYTEST) -m 'not alone' tests/integration tests/acceptance $(SIDE:%=--ignore=%); all=$$?; \
 	wait $$side || all=1; wait $$others || all=1; cat .side.log .others.log; \
-	$(PYTEST) -m alone tests/unit tests/integration || all=1; \
+	sync; $(PYTEST) -m alone tests/unit tests/integration || all=1; \
 	exit $$all
 
 bench: $(STAMP)

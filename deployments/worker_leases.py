@@ -32,6 +32,7 @@ class WorkerLeases:
         self._store: SqlStore | None = None
         self._taken: set[str] = set()
         self._waits: dict[str, Wait] = {}
+        self._told: dict[str, str] = {}
         """What the rows of waiting runs say by now, in the order of the last answer."""
         self._away = False
         self.holder = holder_of()
@@ -49,7 +50,8 @@ class WorkerLeases:
         """Who of these starts here now, each with its lease; None while the database cannot be asked."""
         ids = {item.run.id for item in asked}
         self._waits = {run_id: wait for run_id, wait in self._waits.items() if run_id in ids}
-        if places == 0 and ids <= self._waits.keys():
+        self._told = {run_id: said for run_id, said in self._told.items() if run_id in ids}
+        if places == 0 and ids <= self._waits.keys() & self._told.keys():
             return Admission((), self._waits, tuple(self._waits))  # nothing can start, and all rows say why
         return await asyncio.to_thread(self._admit, asked, places)
 
@@ -59,8 +61,7 @@ class WorkerLeases:
             self._leases()
             assert self._store is not None  # just opened
             gate = RunGate(self._store)
-            told = {run_id: str(wait) for run_id, wait in self._waits.items()}
-            found = gate.admit(asked, self.holder, utc_now(), facts, places=places, told=told)
+            found = gate.admit(asked, self.holder, utc_now(), facts, places=places, told=self._told)
         except TaskCenterError as error:
             self._logger.log(
                 logging.DEBUG if self._away else logging.WARNING,

@@ -9,7 +9,7 @@ keeps. What the others wait for is written into their rows.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -70,23 +70,26 @@ class RunGate:
         *,
         places: int | None = None,
         kind: str = RUN,
-        told: Mapping[str, str] | None = None,
+        told: MutableMapping[str, str] | None = None,
     ) -> Admission:
         """Claim for ``holder`` what may start. ``places``: how many of them it can start itself.
 
-        ``told``: what the waiting runs' rows say already, as far as the asker knows.
+        ``told``: what the waiting runs' rows say already, as far as the asker knows; it learns what they say now. A run
+        that Prefect has sooner than its row is there is told the next time.
         """
 
-        def work(connection: Connection) -> Admission:
+        def work(connection: Connection) -> tuple[Admission, dict[str, str]]:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             view = _Decision(connection, asked, now)
             found = view.decide(places)
             view.claim(found.start, holder, kind, facts)
-            _say(connection, found.waits, told or {})
-            return found
+            return found, _say(connection, found.waits, told or {})
 
-        return self._store.transaction(work, races=True)
+        found, said = self._store.transaction(work, races=True)
+        if told is not None:
+            told.update(said)
+        return found
 
     def look(self, asked: Sequence[Asked], now: datetime, *, places: int | None = None) -> Admission:
         """The same decision, and nothing is written."""
@@ -160,8 +163,9 @@ def _taken(run_id: str, facts: Mapping[str, Any], now: datetime) -> OpenRun:
     return OpenRun(run_id, str(facts.get("task") or f"?{run_id}"), now, status=RunStatus.RUNNING, connections=own)
 
 
-def _say(connection: Connection, waits: Mapping[str, Wait], told: Mapping[str, str]) -> None:
-    """The rows of the waiting runs say what they wait for."""
+def _say(connection: Connection, waits: Mapping[str, Wait], told: Mapping[str, str]) -> dict[str, str]:
+    """The rows of the waiting runs say what they wait for; gives what those say that are there."""
+    said: dict[str, str] = {}
     by_text: dict[str, list[str]] = defaultdict(list)
     for run_id, wait in waits.items():
         if told.get(run_id) != str(wait):
@@ -171,4 +175,6 @@ def _say(connection: Connection, waits: Mapping[str, Wait], told: Mapping[str, s
         for some in chunks(run_ids):
             waiting = row.id.in_(some) & (row.status == RunStatus.QUEUED.value)
             values = {"phase": RunPhase.AWAITING_SLOT.value, "message": f"it waits: {text}"}
-            connection.execute(sa.update(task_runs).where(waiting).values(**values))
+            change = sa.update(task_runs).where(waiting).values(**values).returning(row.id)
+            said |= dict.fromkeys(connection.execute(change).scalars(), text)
+    return said

@@ -79,8 +79,6 @@ def start(
     # The gateway repeats a call whose answer is lost: by the key Prefect knows that it is the same run.
     wanted = NewRun(parameters, tags, at=at, idempotency_key=f"manual {new_id()}")
     made = _ask_prefect(center, task, wanted)
-    if at is None:
-        ring(center.settings.home)
     run = Run(
         id=made["id"],
         task_id=task.id,
@@ -108,6 +106,8 @@ def start(
         metadata={"dryRun": dry_run, "steps": options.overridden_steps(), "resume": options.resume, "again": again},
     )
     center.store.record(Changes(runs=(run,), audit=(entry,)))
+    if at is None:
+        ring(center.settings.home)  # now that the row stands there, which may be told what the run waits for
     return run
 
 

@@ -118,7 +118,7 @@ def test_random_tables_go_there_and_back(
 
         @settings(
             phases=[Phase.explicit, Phase.generate] + ([] if CAMPAIGN else [Phase.shrink]),
-            max_examples=CAMPAIGN or 5,
+            max_examples=CAMPAIGN or 2,
             deadline=None,
             derandomize=not CAMPAIGN,
             suppress_health_check=list(HealthCheck),
