@@ -150,6 +150,20 @@ def test_the_rows_of_those_that_wait_say_for_what(open_one: Callable[[], SqlStor
     assert (second.phase, second.message) == (RunPhase.AWAITING_SLOT, text)
 
 
+def test_a_row_that_comes_later_is_told_then(open_one: Callable[[], SqlStore]) -> None:
+    store, told = open_one(), dict[str, str]()
+    task = store.save_task(a_task(tags=("etl",)))
+    limit(store, tag={"etl": 1})
+    waiting = [asked("r-first"), asked("r-second", seconds=1)]
+    RunGate(store).admit(waiting, "w", NOW, {}, told=told)
+    assert told == {}
+    late = Run(id="r-second", task_id=task.id, task_slug="orders", task_type="python", created_at=NOW)
+    store.record(Changes(runs=[late]))
+    RunGate(store).admit(waiting[1:], "w", NOW, {}, told=told)
+    text = "at most 1 runs with the tag etl go at once"
+    assert (told, store.get_run("r-second").message) == ({"r-second": text}, f"it waits: {text}")
+
+
 def test_a_full_worker_still_knows_who_waits(open_one: Callable[[], SqlStore], tmp_path: Path) -> None:
     """So that the next run that ends starts the next one, without asking Prefect who waits."""
     store = open_one()
