@@ -112,7 +112,8 @@ def find(dotted: str) -> Callable[..., Any]:
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"{dotted} is not callable")
-    return found  # type: ignore[no-any-return]
+    function: Callable[..., Any] = found
+    return function
 
 
 def _awaited(value: Any) -> Any:

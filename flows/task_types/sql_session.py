@@ -223,9 +223,10 @@ def _asks(is_cancelled: Callable[[], bool] | None) -> bool:
 
 def said(error: BaseException) -> str:
     """What the server said, on few lines, without the driver's decoration."""
-    message = getattr(getattr(error, "diag", None), "message_primary", None)
+    diagnosis = getattr(error, "diag", None)
+    message = getattr(diagnosis, "message_primary", None)
     if message:
-        detail = getattr(error.diag, "message_detail", None)  # type: ignore[attr-defined]
+        detail = getattr(diagnosis, "message_detail", None)
         return f"{message} ({detail})" if detail else str(message)
     if len(error.args) >= 2 and isinstance(error.args[1], str):
         return error.args[1]

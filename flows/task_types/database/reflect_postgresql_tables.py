@@ -152,8 +152,8 @@ def _columns(connection: sa.Connection, oids: Sequence[int]) -> dict[int, list[C
     return made
 
 
-def known_types(connection: sa.Connection) -> dict[int, tuple[str, str, int, int, tuple[str, ...]]]:
-    """Per type: name, letter of its kind, element of an array, base of a domain, labels of an enum."""
+def known_types(connection: sa.Connection) -> dict[int, tuple[str, str, int, int, tuple[str, ...], str | None]]:
+    """Per type: name, letter of its kind, element of an array, base of a domain, labels of an enum, a domain's type."""
     found = rows(
         connection,
         """SELECT t.oid::bigint, t.typname, CASE WHEN t.typelem <> 0 AND t.typlen = -1 AND t.typcategory = 'A' THEN 'A'
@@ -164,7 +164,7 @@ def known_types(connection: sa.Connection) -> dict[int, tuple[str, str, int, int
             CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END
         FROM pg_type t WHERE t.typtype IN ('b', 'd', 'e')""",
     )
-    return {row[0]: (row[1], row[2], row[3], row[4], tuple(row[5] or ()), row[6]) for row in found}  # type: ignore[misc]
+    return {row[0]: (row[1], row[2], row[3], row[4], tuple(row[5] or ()), row[6]) for row in found}
 
 
 def type_of(sql: str, oid: int, types: dict[int, Any], meant: str | None = None) -> ColumnType:
