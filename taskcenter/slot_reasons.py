@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from .quick import unguarded
+
 __all__ = ["ON_TIME", "SlotReason", "SlotReasonCode", "iso"]
 
 
@@ -74,6 +76,7 @@ class _Blank(dict[str, Any]):
         return "?"
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class SlotReason:
     """A code with the data that make its sentence."""

@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from ..quick import unguarded
 from ..status import Origin, RunStatus
 from .state import Limits, OpenRun, State, TaskState
 
@@ -73,6 +74,7 @@ class Wait:
         return _WORDS[self.code].format(name=self.name, limit=self.limit, until=until)
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class Admission:
     """``start``: the runs that may start now, in order. ``waits``: the others. ``order``: all, first come first."""
@@ -101,10 +103,11 @@ def admit(state: State, now: datetime) -> Admission:
     """Which of the queued runs in ``state.runs`` may start at ``now``."""
     queue = [run for run in state.runs if run.status is RunStatus.QUEUED]
     queue.sort(key=lambda run: start_order(run, now, state.limits))
-    places = _Places(state, any(run.serial for run in queue))
+    serial = [run for run in queue if run.serial]
+    places = _Places(state, bool(serial))
     start: list[str] = []
     waits: dict[str, Wait] = {}
-    on_time = {_scope(run) for run in queue if run.serial and not run.caught_up and run.due_at <= now}
+    on_time = {_scope(run) for run in serial if not run.caught_up and run.due_at <= now}
     for run in queue:
         task = state.tasks.get(run.task_id) or TaskState(run.task_id)
         wait = _held(state, run, task, now) or _turn(run, places, on_time) or places.full(run, task)
@@ -161,8 +164,7 @@ class _Places:
 
     def take(self, run: OpenRun, task: TaskState) -> None:
         self.pool += 1
-        if self.narrow or task.max_concurrent or task.uses:
-            self.keep(run, task)
+        self.keep(run, task)
         if self.turns:
             self.busy.add(("task", run.task_id))
             self.busy.add(("trigger", run.trigger_id or ""))
@@ -181,11 +183,16 @@ class _Places:
 
     def _limits_of(self, run: OpenRun, task: TaskState) -> Iterator[tuple[WaitCode, str, int, str]]:
         """Kind, name, number and the name to show of each limit that counts for the run, each once."""
-        given, whole = self.limits, (task, *task.uses)
+        given = self.limits
+        if not (self.narrow or task.max_concurrent or task.uses):
+            return
+        whole = (task, *task.uses)
         for which in whole:
             own = [limit for limit in (which.max_concurrent, given.tasks.get(which.id, 0)) if limit]
             if own:
                 yield WaitCode.TASK_LIMIT, which.id, min(own), "" if which is task else which.slug or which.id
+        if not self.narrow:
+            return
         tags = (tag for which in whole for tag in which.tags)
         connections = (name for which in whole for name in which.connections)
         named: tuple[tuple[WaitCode, Iterable[str], Mapping[str, int]], ...] = (

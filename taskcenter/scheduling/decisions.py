@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..quick import unguarded
 from ..slot_reasons import SlotReason
 from ..status import Origin, Priority
 from .ledger import Occurrence
@@ -30,6 +31,7 @@ def retry_key(root_run_id: str, attempt: int) -> str:
     return f"{root_run_id} attempt {attempt}"
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """A run to make. ``ahead``: for a slot to come, without a verdict yet."""
@@ -64,6 +66,7 @@ class Cancel:
     reason: SlotReason
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class TriggerMove:
     """Where a trigger stands after the decision. ``expects``: the cursor that it was decided from.
@@ -80,6 +83,7 @@ class TriggerMove:
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """Verdicts to write, runs to make, cancel and withdraw, triggers to move, events to tell."""

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..models import AfterCondition, Trigger
+from ..quick import unguarded
 from ..slot_reasons import SlotReason
 from ..status import Origin, RunStatus
 from .decisions import Cancel, RunRequest, TriggerMove, retry_key
@@ -45,6 +46,7 @@ _MEETS: Mapping[AfterCondition, frozenset[RunStatus]] = {
 WORKER_SILENCE = timedelta(seconds=60)
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class FollowUps:
     runs: tuple[RunRequest, ...] = ()

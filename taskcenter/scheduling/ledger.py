@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import Conflict
+from ..quick import unguarded
 from ..slot_reasons import SlotReason, iso
 
 __all__ = ["RANGE_FROM", "Ledger", "Occurrence", "Verdict", "compress", "may_amend"]
@@ -58,6 +59,7 @@ def may_amend(before: Verdict, after: Verdict) -> bool:
     return after in _AMENDS[before]
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class Occurrence:
     """One row of the ledger: the verdict of ``slot``, or of ``count`` slots from ``slot`` to ``until``.

@@ -27,6 +27,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..models import CatchUp, MisfireCause, MisfirePolicy, Trigger
+from ..quick import unguarded
 from ..slot_reasons import SlotReason, SlotReasonCode, iso
 from .state import Hold, Mode, Standing, State, TriggerState
 from .timetable import BY_EVENT
@@ -61,6 +62,7 @@ class Next(StrEnum):
     """An interval counts from now; a one_shot is due in a second."""
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class Cause:
     """Why slots were not fired when they were due: the cause that a policy is asked by, and the word for the ledger."""

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..models import OverlapPolicy, Trigger
+from ..quick import unguarded
 from ..status import RunStatus
 from .state import OpenRun
 
 __all__ = ["Overlap", "active_runs", "decide_overlap"]
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class Overlap:
     """The slots by what becomes of them. ``into``: the run (None: that of the first of ``fire``) for ``coalesce``."""

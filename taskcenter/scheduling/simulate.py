@@ -159,7 +159,7 @@ class _Fleet:
                     waiting.add(name)
                 elif kind == "firing":
                     asked.add(name)
-            if any(since <= now < until for since, until in self.outages):
+            if self.outages and any(since <= now < until for since, until in self.outages):
                 continue
             standing = self._standing(now)
             while waiting or asked or self.ended:

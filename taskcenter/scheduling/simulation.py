@@ -10,6 +10,7 @@ from statistics import median
 from typing import Final
 from zlib import crc32
 
+from ..quick import unguarded
 from ..slot_reasons import SlotReasonCode
 from .ledger import Occurrence, Verdict
 from .state import OpenRun
@@ -47,6 +48,7 @@ class Durations:
         return known[crc32(f"{seed} {run.id}".encode()) % len(known)]
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class SimulatedRun:
     """One run of the simulation. ``started`` None: it still waited at the end; ``ended`` None: it still ran."""

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..models import MisfirePolicy, RetryPolicy, Trigger
+from ..quick import unguarded
 from ..status import Origin, Priority, RunStatus
 from .calendars import Calendars
 from .ledger import Verdict
@@ -123,6 +124,7 @@ class PlannedRun:
     started: bool = False
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class TriggerState:
     """A trigger and how far its slots are decided.
@@ -151,6 +153,7 @@ class TriggerState:
         return self.trigger.task_id
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class OpenRun:
     """A run that is queued or running. ``serial``: it waits while an older run of the same scope is open."""
@@ -205,6 +208,7 @@ class Firing:
     upstream_run_id: str | None = None
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class EndedRun:
     """A run that ended, of which it is not decided yet what follows: another attempt, other tasks' triggers."""
@@ -224,6 +228,7 @@ class EndedRun:
     payload: Mapping[str, Any] | None = None
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many runs at once; 0 or absent: no limit. ``ageing_seconds``: see ``admission``."""
@@ -245,6 +250,7 @@ class Horizon:
     max_time: timedelta = timedelta(days=30)
 
 
+@unguarded
 @dataclass(frozen=True, slots=True)
 class State:
     """All that one decision is made from."""
