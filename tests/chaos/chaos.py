@@ -9,6 +9,8 @@ server is killed, now and then two at once. When all is quiet again:
 - each root has exactly one outcome: its attempts are numbered without a gap, all of them terminal;
 - no two attempts of one root overlapped: neither by the rows nor by a lock that the work itself holds;
 - every step is terminal, and nothing of any run is alive;
+- every slot of the trigger has one verdict, every run of a slot that fired is there, and no other run has a slot;
+- a dead run is known within a second while its worker lives, a lost one within 35 s (``LIMITS``);
 - our tables agree with Prefect's states (``taskcenter reconcile --check``).
 
 Exit code 0 when all of it holds.
@@ -36,6 +38,10 @@ import psutil
 from tests.acceptance.conftest import Started, left_running, start_center, stop_center
 
 VICTIMS = ("child", "run", "worker", "warm", "service", "prefect server")
+EVERY = timedelta(seconds=12)
+"""Between two slots of the trigger."""
+LIMITS = {"run": timedelta(seconds=1), "worker": timedelta(seconds=35), "warm": timedelta(seconds=35)}
+"""Until it is known that a run of theirs is dead, when nothing that is needed for it is killed too."""
 _QUIET = 150.0
 _LATE = timedelta(seconds=30)
 
@@ -47,6 +53,8 @@ class Chaos:
         self.http = httpx.Client(base_url=started.state["serviceUrl"], timeout=20)
         self.asked: list[str] = []
         self.killed: Counter[str] = Counter()
+        self.kills: list[tuple[datetime, str]] = []
+        self.struck: list[tuple[datetime, str, str]] = []
         self.calm_since = datetime.now(UTC)
 
     # the work ----------------------------------------------------------------------------------------
@@ -70,7 +78,7 @@ class Chaos:
                 "taskType": "shell",
                 "payload": {"command": command, "environment": {"KEY": "retried", "NAP": "0.5", "CODE": "7"}},
                 "retryPolicy": policy,
-                "triggers": [{"type": "interval", "intervalSeconds": 12, "overlap": "skip"}],
+                "triggers": [{"type": "interval", "intervalSeconds": EVERY.seconds, "overlap": "skip"}],
             },
         ):
             self.http.post("/api/tasks", json=task).raise_for_status()
@@ -94,9 +102,22 @@ class Chaos:
     def kill(self) -> None:
         for what in self.chance.sample(VICTIMS, self.chance.choice([1, 1, 2])):
             if (victim := self.victim(what)) is not None:
+                at_work = self.at_work() if what in LIMITS else {}
                 with contextlib.suppress(psutil.Error):
+                    at = datetime.now(UTC)
                     victim.kill()
                     self.killed[what] += 1
+                    self.kills.append((at, what))
+                    hit = [run for run, pid in at_work.items() if what != "run" or pid == victim.pid]
+                    self.struck += [(at, what, run) for run in hit]
+
+    def at_work(self) -> dict[str, int]:
+        """The runs that have a process now, and its pid."""
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError):
+            workers = self.http.get("/api/workers").json()["items"]
+            processes = [process for worker in workers for process in worker["processes"]]
+            return {one["runId"]: one["pid"] for one in processes if one["role"] == "run" and one["pid"]}
+        return {}
 
     def victim(self, what: str) -> psutil.Process | None:
         state = json.loads((self.started.home / "run" / "state.json").read_text())
@@ -181,12 +202,51 @@ class Chaos:
             for before, after in pairwise(attempts):
                 if after["startedAt"] and before["finishedAt"] and after["startedAt"] < before["finishedAt"]:
                     found.append(f"attempts {before['attempt']} and {after['attempt']} of {root} overlapped")
+        found += self.conserved(roots)
+        found += self.detected(rows)
         overlaps = self.folder / "overlaps"
         if overlaps.exists():
             found.append(f"the work itself met another attempt at work: {overlaps.read_text().splitlines()}")
         checked = self.started.taskcenter("reconcile", "--check")
         if checked.returncode:
             found.append(f"tables and Prefect differ:\n{checked.stdout}{checked.stderr}")
+        return found
+
+    def conserved(self, roots: dict[str, list[dict[str, Any]]]) -> list[str]:
+        """What is wrong with the ledger."""
+        rows = self.http.get("/api/tasks/retried/ledger", params={"limit": 1000}).json()["items"]
+        rows.sort(key=lambda row: row["slot"])
+        found, slots = [], []
+        for row in rows:
+            first = datetime.fromisoformat(row["slot"])
+            slots += [first + EVERY * number for number in range(row["count"])]
+        found += [
+            f"slots {a:%H:%M:%S} and {b:%H:%M:%S} follow each other" for a, b in pairwise(slots) if b - a != EVERY
+        ]
+        fired = Counter(row["runId"] for row in rows if row["verdict"] == "fired")
+        found += [f"run {run} stands for {count} slots that fired" for run, count in fired.items() if count != 1]
+        found += [f"run {run} of a slot that fired has no row" for run in fired if run not in roots]
+        of_slots = [root for root, attempts in roots.items() if attempts[0]["origin"] == "scheduler"]
+        found += [f"run {root} is of no slot that fired" for root in of_slots if root not in fired]
+        print(f"{len(slots)} slots: {dict(Counter(row['verdict'] for row in rows))}")
+        return found
+
+    def detected(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Whose death was known too late."""
+        found: list[str] = []
+        ended = {row["id"]: row for row in rows if row["status"] == "failed"}
+        took: dict[str, list[float]] = defaultdict(list)
+        for at, what, run in self.struck:
+            row = ended.get(run)
+            late = datetime.fromisoformat(row["finishedAt"]) - at if row is not None else timedelta(0)
+            beside = [kind for when, kind in self.kills if abs((when - at).total_seconds()) < 10 and kind != "child"]
+            meanwhile = [kind for when, kind in self.kills if when - timedelta(seconds=5) < at + late and when > at]
+            alone = len(beside) == 1 if what == "run" else not {"service", "worker", "warm"} & {*meanwhile}
+            if late > timedelta(0) and alone:
+                took[what].append(round(late.total_seconds(), 2))
+                if late > LIMITS[what]:
+                    found.append(f"that run {run} was dead was known {late.total_seconds():.1f} s after its {what} was")
+        print(f"seconds until a death was known: {dict(took)}")
         return found
 
 
