@@ -49,6 +49,7 @@ test: lint
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.composite
+	$(BIN)/python -m benchmarks.large
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.slots
 	$(BIN)/python -m benchmarks.data
