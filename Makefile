@@ -32,8 +32,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Three lanes side by side: two with servers, which mostly wait, and one that gives way to them. Then, with nothing
-# beside them, the tests that have a bar in seconds.
+# Three lanes side by side: two with servers, which mostly wait (the shorter one ends with two minutes of chaos), and
+# one that gives way to them. Then, with nothing beside them, the tests that have a bar in seconds.
 SIDE := $(wildcard $(addprefix tests/integration/test_,admission_gate.py byte_grep.py cancel.py hold_and_limit.py \
 	priority.py run_output.py backup.py data*.py schema_snapshot.py sql_script.py))
 PYTEST = $(BIN)/python -m pytest
@@ -43,6 +43,7 @@ test: lint
 	nice -n 5 $(PYTEST) -m 'not alone' $(SIDE) > .side.log 2>&1 & \
 	side=$$!; \
 	$(PYTEST) -m 'not alone' tests/integration tests/acceptance $(SIDE:%=--ignore=%); all=$$?; \
+	$(BIN)/python -m tests.chaos.chaos --seconds 80 --runs 60 || all=1; \
 	wait $$side || all=1; wait $$others || all=1; cat .side.log .others.log; \
 	sync; $(PYTEST) -m alone tests/unit tests/integration || all=1; \
 	exit $$all

@@ -265,14 +265,15 @@ def main() -> int:
             chaos = Chaos(started, folder, options.seed)
             chaos.make_tasks()
             begin = time.monotonic()
-            pause, next_kill, number = options.seconds / options.runs, begin + options.every, 0
+            next_kill, number = begin + options.every, 0
             while time.monotonic() - begin < options.seconds and len(chaos.asked) < options.runs:
                 number += 1
                 chaos.ask(number)
                 if time.monotonic() >= next_kill:
                     chaos.kill()
                     next_kill = time.monotonic() + options.every * chaos.chance.uniform(0.5, 1.5)
-                time.sleep(pause)
+                due = options.runs * (time.monotonic() - begin) / options.seconds  # so many should have been asked for
+                time.sleep(0.1 if len(chaos.asked) < due else options.seconds / options.runs)
             chaos.calm()
             rows = chaos.settle()
             found = chaos.problems(rows)
