@@ -266,7 +266,7 @@ def main() -> int:
             chaos.make_tasks()
             begin = time.monotonic()
             next_kill, number = begin + options.every, 0
-            while time.monotonic() - begin < options.seconds and len(chaos.asked) < options.runs:
+            while time.monotonic() - begin < 1.2 * options.seconds and len(chaos.asked) < options.runs:
                 number += 1
                 chaos.ask(number)
                 if time.monotonic() >= next_kill:
