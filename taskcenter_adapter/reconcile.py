@@ -6,7 +6,8 @@ exception. One pass is idempotent, and two passes at once change nothing: rows o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,13 +24,15 @@ from .closing import closed_steps
 from .gateway import Gateway
 from .mapping import MANAGED, SKIPPED, facts_from_tags, map_run, map_step
 
-__all__ = ["Difference", "Report", "check", "reconcile", "reconcile_run"]
+__all__ = ["Difference", "Report", "check", "reconcile", "reconcile_run", "reconcile_runs"]
 
 _SETTLE: Final = timedelta(seconds=15)
-"""A row and Prefect may differ for a moment while a run starts or ends."""
+"""A row and Prefect may differ for a moment while a run is made, starts or ends."""
 _CHECKPOINT: Final = "reconcile_checkpoint"
 _HELD: Final = {RunPhase.PAUSED, RunPhase.CANCELLING}
 _OVERLAP: Final = timedelta(minutes=10)
+_KEPT: Final = timedelta(minutes=2)
+"""A checkpoint that is no older than this is left as it is: a pass that repairs nothing writes nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Report:
     differences: list[Difference] = field(default_factory=list)
 
     @property
+    def repaired(self) -> list[Difference]:
+        return [d for d in self.differences if d.repaired]
+
+    @property
     def open(self) -> list[Difference]:
         """What is neither repaired nor a written exception."""
         return [d for d in self.differences if not d.repaired and d.exception is None]
@@ -64,10 +71,12 @@ class Report:
 
 def reconcile(store: Store, gateway: Gateway, now: datetime) -> Report:
     """One pass: open runs, and everything Prefect changed since the checkpoint. Repairs what differs."""
-    since = _since(store, now)
+    saved = store.get_setting(_CHECKPOINT)
+    last = datetime.fromisoformat(saved) if saved else None
     report = Report()
-    _compare(store, gateway, now, since, report, repair=True)
-    store.set_setting(_CHECKPOINT, now.isoformat())
+    _compare(store, gateway, now, last - _OVERLAP if last else now - timedelta(days=365), report, repair=True)
+    if last is None or report.repaired or not now - _KEPT <= last <= now:
+        store.set_setting(_CHECKPOINT, now.isoformat())
     return report
 
 
@@ -86,32 +95,67 @@ def reconcile_run(store: Store, gateway: Gateway, run_id: str, now: datetime) ->
     return store.find_run(run_id)
 
 
-def _since(store: Store, now: datetime) -> datetime:
-    saved = store.get_setting(_CHECKPOINT)
-    return datetime.fromisoformat(saved) - _OVERLAP if saved else now - timedelta(days=365)
+def reconcile_runs(
+    store: Store,
+    gateway: Gateway,
+    run_ids: Collection[str],
+    deployments: Mapping[str, Mapping[str, Any]],
+    now: datetime,
+    under_way: Collection[str] = (),
+) -> Report:
+    """The same for the runs that something was heard of; with ``deployments`` by id, as Prefect has them.
+
+    Runs ``under_way`` are told of by their own process: of them only the end is taken over.
+    """
+    report = Report()
+    theirs = gateway.runs_by_id(sorted(run_ids))
+    for run_id in [key for key, row in theirs.items() if key in under_way and not _is_over(row)]:
+        del theirs[run_id]
+    _compare_rows(store, gateway, theirs, {}, deployments, now, report, repair=True)
+    return report
+
+
+def _is_over(row: Mapping[str, Any]) -> bool:
+    return map_run(row["state_type"], row["state_name"])[0] in TERMINAL_RUN
 
 
 def _compare(store: Store, gateway: Gateway, now: datetime, since: datetime, report: Report, *, repair: bool) -> None:
     deployments = {d["id"]: d for d in gateway.deployments_with_flow(MANAGED)}
     theirs = {row["id"]: row for row in gateway.runs_since(since, list(deployments))}
     ours = {run.id: run for run in _our_runs(store, None if not repair else since)}
-    purged = store.get_setting(PURGED_SETTING)
     missing = [run_id for run_id in ours if run_id not in theirs]
     theirs.update(gateway.runs_by_id(missing))
-    for run_id, row in theirs.items():
-        if _not_due(row, now):
-            continue
+    _compare_rows(store, gateway, theirs, ours, deployments, now, report, repair=repair)
+    for run_id in missing:
+        if run_id not in theirs:
+            _gone(store, ours[run_id], now, report, repair)
+
+
+def _compare_rows(
+    store: Store,
+    gateway: Gateway,
+    theirs: Mapping[str, Mapping[str, Any]],
+    ours: Mapping[str, Run],
+    deployments: Mapping[str, Mapping[str, Any]],
+    now: datetime,
+    report: Report,
+    *,
+    repair: bool,
+) -> None:
+    """Runs as Prefect has them against our rows, of which ``ours`` are known already."""
+    due = {run_id: row for run_id, row in theirs.items() if not _not_due(row, now)}
+    rows = {**store.find_runs(due.keys() - ours.keys()), **ours}
+    half_open = store.with_open_steps([run_id for run_id in due if run_id in rows and _is_over(due[run_id])])
+    purged = store.get_setting(PURGED_SETTING)
+    for run_id, row in due.items():
         report.runs += 1
-        run = ours.get(run_id) or store.find_run(run_id)
+        run = rows.get(run_id)
         if run is None and _was_purged(row, purged, now):
             continue  # retention took its row; Prefect's own goes with one of the next purges
         if run is None:
             _missing_row(store, row, deployments, now, report, repair)
         else:
-            _compare_run(store, gateway, run, row, now, report, repair)
-    for run_id in missing:
-        if run_id not in theirs:
-            _gone(store, ours[run_id], now, report, repair)
+            _compare_run(store, gateway, run, row, now, report, repair, close=run_id in half_open)
 
 
 def _not_due(row: Mapping[str, Any], now: datetime) -> bool:
@@ -164,7 +208,12 @@ def _missing_row(
         return  # by a purge that has begun since
     task = store.find_task(str((row.get("parameters") or {}).get("task") or deployment["name"]))
     facts = facts_from_tags(row.get("tags") or ())
+    if "origin" in facts and status is RunStatus.QUEUED and now - _time(row.get("created"), now) < _SETTLE:
+        return  # who asked for it is about to write its row, and says who that was
     origin = facts.get("origin") or ("scheduler" if row.get("auto_scheduled") else "prefect")
+    began = _time(row["start_time"], now) if row.get("start_time") else None
+    ended = _time(row["end_time"], now) if row.get("end_time") else None
+    text = redact_text((row.get("state") or {}).get("message") or "") or None
     run = Run(
         id=row["id"],
         task_id=task.id if task else None,
@@ -180,13 +229,16 @@ def _missing_row(
         name=row.get("name") or "",
         slot=_time(row.get("expected_start_time"), now),
         created_at=_time(row.get("created"), now),
-        started_at=_time(row["start_time"], now) if row.get("start_time") else None,
-        finished_at=_time(row["end_time"], now) if row.get("end_time") else None,
-        message=redact_text((row.get("state") or {}).get("message") or "") or None,
+        started_at=began,
+        finished_at=ended,
+        duration_ms=round((ended - began).total_seconds() * 1000) if ended and began else None,
+        error=text if status is RunStatus.FAILED else None,
+        message=text,
         prefect_state=row["state_name"],
     )
     if repair:
-        store.record(Changes(runs=(run,), audit=(_audit(run, "run_found_in_prefect", f"{status} in Prefect", now),)))
+        entry = _audit(run, "run_found_in_prefect", f"{status} in Prefect", now)
+        store.record(Changes(runs=(run,), audit=(entry,), events=_told(run, now)))
     report.differences.append(Difference(run.id, "row", "missing", str(row["state_name"]), repair))
 
 
@@ -198,12 +250,14 @@ def _compare_run(
     now: datetime,
     report: Report,
     repair: bool,
+    close: bool = True,
 ) -> None:
+    """``close``: whether the run may have steps that did not end."""
     status, phase = map_run(row["state_type"], row["state_name"])
     if not repair and run.status in TERMINAL_RUN and status in TERMINAL_RUN:
         _compare_steps(store, gateway, run, report)
     if run.status is status:
-        if repair and run.status in TERMINAL_RUN:
+        if repair and close and run.status in TERMINAL_RUN:
             _close_steps(store, run, now, report)
         elif repair and _phase_differs(run, status, phase):
             store.record(Changes(runs=(run.model_copy(update={"phase": phase}),)))
@@ -254,12 +308,18 @@ def _take_over(
             "prefect_state": row["state_name"],
         }
     )
-    told: tuple[OutboxEvent, ...] = (events.run_finished(fixed, now),) if status in TERMINAL_RUN else ()
     text = f"{run.status} became {status} as Prefect says ({row['state_name']})"
     kind = "run_cancelled" if status is RunStatus.CANCELLED else "run_reconciled"
-    store.record(Changes(runs=(fixed,), events=told, audit=(_audit(fixed, kind, text, now),)))
+    entry = _audit(fixed, kind, text, now, row.get("state_id"))
+    store.record(Changes(runs=(fixed,), events=_told(fixed, now), audit=(entry,)))
     if status in TERMINAL_RUN:
         _close_steps(store, fixed, now, report)
+
+
+def _told(run: Run, now: datetime) -> tuple[OutboxEvent, ...]:
+    """What the run's own process would have said by now. Who says it again changes nothing: the ids are the same."""
+    began = (events.run_started(run, now),) if run.started_at is not None else ()
+    return (*began, *((events.run_finished(run, now),) if run.status in TERMINAL_RUN else ()))
 
 
 def _left_open_in_prefect(
@@ -298,7 +358,8 @@ def _gone(store: Store, run: Run, now: datetime, report: Report, repair: bool) -
                 "prefect_state": None,
             }
         )
-        store.record(Changes(runs=(closed,), audit=(_audit(closed, "run_reconciled", text, now),)))
+        entry = _audit(closed, "run_reconciled", text, now)
+        store.record(Changes(runs=(closed,), audit=(entry,), events=_told(closed, now)))
         _close_steps(store, closed, now, report)
 
 
@@ -317,9 +378,9 @@ def _close_steps(store: Store, run: Run, now: datetime, report: Report) -> None:
 
 def _compare_steps(store: Store, gateway: Gateway, run: Run, report: Report) -> None:
     """Our step rows against Prefect's task runs of the same names."""
-    ours = {step.prefect_task_run_id: step for step in store.list_steps(run.id) if step.prefect_task_run_id}
-    open_steps = [step for step in store.list_steps(run.id) if step.status not in TERMINAL_STEP]
-    for step in open_steps:
+    steps = store.list_steps(run.id)
+    ours = {step.prefect_task_run_id: step for step in steps if step.prefect_task_run_id}
+    for step in [step for step in steps if step.status not in TERMINAL_STEP]:
         report.differences.append(Difference(run.id, f"step {step.step_key}", step.status, "run has ended"))
     if not ours:
         return
@@ -344,8 +405,10 @@ def _unequal_step(run: Run, step: StepRun, row: Mapping[str, Any], report: Repor
     )
 
 
-def _audit(run: Run, kind: str, message: str, now: datetime) -> AuditEntry:
+def _audit(run: Run, kind: str, message: str, now: datetime, state: str | None = None) -> AuditEntry:
+    """Its id follows from what it tells, so that two who repair the same at the same time leave one entry."""
     return AuditEntry(
+        id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"taskcenter {kind} {run.id} {run.status} {state}")),
         event_type=kind,
         task_id=run.task_id,
         run_id=run.id,
