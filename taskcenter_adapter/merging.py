@@ -152,6 +152,8 @@ def merge(rules: Rules, old: Row | None, new: Row) -> Row | None:
     ):
         return None
     final = old["status"] in rules.terminal and not corrected
+    if final and rules.guess is not None and new[rules.guess[0]] == rules.guess[1]:
+        return None  # whoever believed so did not know better
     moved = moved or corrected
     merged = dict(old)
     for name, keep in rules.keep.items():

@@ -10,12 +10,14 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from taskcenter.clock import utc_now
 from taskcenter.errors import ServerAway
 
 __all__ = ["RunChanged", "RunEvents"]
@@ -23,6 +25,9 @@ __all__ = ["RunChanged", "RunEvents"]
 _RUN: Final = "prefect.flow-run."
 _DEPLOYMENT: Final = "prefect.deployment."
 _PATIENCE: Final = 10.0
+_BEFORE: Final = timedelta(minutes=1)
+"""The server's clock may be behind ours."""
+_LONG: Final = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,9 @@ def _subscribe(socket: ClientConnection) -> None:
     answer = json.loads(socket.recv(_PATIENCE))
     if answer["type"] != "auth_success":
         raise ValueError(answer["type"])
-    events = {"event": {"prefix": [_RUN]}}
+    now = utc_now()  # without an end of its own the filter ends now
+    occurred = {"since": (now - _BEFORE).isoformat(), "until": (now + _LONG).isoformat()}
+    events = {"event": {"prefix": [_RUN]}, "occurred": occurred}
     socket.send(json.dumps({"type": "filter", "filter": events, "backfill": False}))
 
 

@@ -29,6 +29,7 @@ __all__ = ["Difference", "Report", "check", "reconcile", "reconcile_run", "recon
 _SETTLE: Final = timedelta(seconds=15)
 """A row and Prefect may differ for a moment while a run is made, starts or ends."""
 _CHECKPOINT: Final = "reconcile_checkpoint"
+_BEGUN_AGAIN: Final = {"SCHEDULED", "PENDING", "RUNNING", "PAUSED"}
 _HELD: Final = {RunPhase.PAUSED, RunPhase.CANCELLING}
 _OVERLAP: Final = timedelta(minutes=10)
 _KEPT: Final = timedelta(minutes=2)
@@ -327,6 +328,11 @@ def _left_open_in_prefect(
 ) -> None:
     """The run told us its end and could not tell Prefect, whose server was away then."""
     if run.finished_at is not None and now - run.finished_at < _SETTLE:
+        return
+    said = _time((row.get("state") or {}).get("timestamp"), run.finished_at or now)
+    if row["state_type"] in _BEGUN_AGAIN and run.finished_at is not None and said > run.finished_at:
+        text = "it was begun again in Prefect under the same id; Task Center keeps its first end"
+        report.differences.append(Difference(run.id, "status", run.status, str(row["state_name"]), exception=text))
         return
     if repair:
         kind = {"success": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED"}[run.status.value]

@@ -496,6 +496,7 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
     final = written_in(old.status, sorted(rules.terminal))
     moved = old.status != new.status
     corrected: ColumnElement[bool] = sa.false()
+    useless: ColumnElement[bool] = sa.false()
     if rules.guess is not None:
         column, word = rules.guess
 
@@ -503,6 +504,7 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
             return sa.func.coalesce(row[column], written("")) == written(word)
 
         corrected = sa.and_(guessed(old), written_in(new.status, sorted(rules.terminal)), ~guessed(new))
+        useless = sa.and_(final, guessed(new))
         final, moved = sa.and_(final, ~corrected), sa.or_(moved, corrected)
 
     def kept(name: str, keep: Keep) -> ColumnElement[Any]:
@@ -530,7 +532,7 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
     return insert.on_conflict_do_update(
         index_elements=list(rules.key),
         set_={name: kept(name, keep) for name, keep in rules.keep.items()},
-        where=sa.or_(old.status == new.status, *allowed, corrected),
+        where=sa.and_(sa.or_(old.status == new.status, *allowed, corrected), ~useless),
     )
 
 

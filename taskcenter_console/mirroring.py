@@ -58,6 +58,7 @@ class Housekeeper(threading.Thread):
             rescuer = Rescuer(center)
             at = 0.0
             while not self._stopping:
+                pause = _LOOK
                 try:
                     for run_id in rescuer.look(utc_now()):
                         _LOG.info("run %s: its worker is gone", run_id)
@@ -65,11 +66,14 @@ class Housekeeper(threading.Thread):
                         self._woken.clear()
                         at = time.monotonic() + _EVERY
                         self._pass(center)
+                    pause = min(_LOOK, at - time.monotonic())
                 except TaskCenterError as error:
+                    self._woken.clear()
                     _LOG.warning("%s", error.message.splitlines()[0])
                 except Exception:  # a pass that fails must not end the passes after it
+                    self._woken.clear()
                     _LOG.exception("a pass of the reconciler failed")
-                self._woken.wait(max(0.1, min(_LOOK, at - time.monotonic())))
+                self._woken.wait(max(0.0, pause))
 
     def _pass(self, center: Center) -> None:
         replayed = replay_spool(center.store, spool_folder(self._settings.home))

@@ -140,6 +140,19 @@ def test_of_a_run_under_way_only_the_end_is_taken_over(world: World) -> None:
     assert len(world.store.list_runs().items) == 2
 
 
+def test_what_was_left_open_in_prefect_is_ended_there_and_what_was_begun_again_is_not(world: World) -> None:
+    """Prefect's button Retry begins a run anew under its id: nobody may end it because it has ended before."""
+    left, again = world.in_prefect("RUNNING"), world.in_prefect("RUNNING")
+    for run_id, seconds in ((left, -40), (again, -20)):
+        world.row(RunStatus.FAILED, id=run_id, finished_at=NOON - timedelta(seconds=30))
+        world.gateway.runs[run_id]["state"] = {"timestamp": (NOON + timedelta(seconds=seconds)).isoformat()}
+    report = reconcile(world.store, world.gateway, NOON)
+    assert [(d.run_id, d.repaired, d.exception is None) for d in report.differences] == [
+        (left, True, True), (again, False, False),
+    ]  # fmt: skip
+    assert [world.gateway.runs[run_id]["state_type"] for run_id in (left, again)] == ["FAILED", "RUNNING"]
+
+
 def test_a_late_report_goes_before_what_was_believed(world: World) -> None:
     """The run's process could not write the end of its steps in time; it told Prefect that all was well."""
     run_id = world.in_prefect("COMPLETED")
