@@ -15,10 +15,11 @@ from typing import Any
 from taskcenter.clock import utc_now
 from taskcenter.errors import ServerAway, TaskCenterError
 from taskcenter.settings import Settings
+from taskcenter_adapter.differences import Report
 from taskcenter_adapter.mapping import MANAGED
 from taskcenter_adapter.orphans import close_orphans
 from taskcenter_adapter.prefect_events import RunChanged, RunEvents
-from taskcenter_adapter.reconcile import Report, reconcile, reconcile_runs
+from taskcenter_adapter.reconcile import reconcile, reconcile_runs
 from taskcenter_adapter.run_leases import RunLeases
 from taskcenter_adapter.runtime import spool_folder
 from taskcenter_adapter.spool import replay_spool
