@@ -2,6 +2,7 @@
 # make test  – lint, types, import contracts and all tests (what CI runs)
 # make bench – benchmarks against their peers
 # make chaos – kill -9 at random under mixed runs, then check the books (8 minutes)
+# make mirror – 2,000 runs driven in Prefect, its events cut, our database away, then compare (10 minutes)
 # make lint  – ruff, mypy, import contracts
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test bench chaos lint install up clean
+.PHONY: demo test bench chaos mirror lint install up clean
 
 install: $(STAMP)
 
@@ -56,11 +57,15 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.redaction
 	$(BIN)/python -m benchmarks.scheduling
+	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.throughput
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos.chaos
+
+mirror: $(STAMP)
+	$(BIN)/python -m tests.chaos.mirror
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

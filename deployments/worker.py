@@ -48,6 +48,7 @@ __all__ = ["TaskCenterJobConfiguration", "TaskCenterWorker", "TaskCenterWorkerRe
 
 _FRESH = 0.5
 """Seconds for which what a poll found waiting is good."""
+_SPOOL_SECONDS = 10.0
 
 
 class TaskCenterJobConfiguration(ProcessJobConfiguration):
@@ -103,6 +104,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             self._waker.at_bell,
             self._waker.at_events,
             self._look_at_states,
+            self._replay_spool,
         ):
             self._services.start_soon(service)
         self._services.start_soon(self._leases.keep, self._facts, self._lost)
@@ -121,6 +123,12 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         """A pool made for process workers has the same job variables, and cannot be given another type."""
         same = work_pool.type == "process"
         super()._record_work_pool_snapshot(work_pool.model_copy(update={"type": self.type}) if same else work_pool)
+
+    async def _replay_spool(self) -> None:
+        """What runs of this home could not write; on a machine without a service nobody else would."""
+        while True:
+            await asyncio.sleep(_SPOOL_SECONDS)
+            await asyncio.to_thread(self._records.replay)
 
     async def _keep_warm(self) -> None:
         """Start the warm process again when it dies."""

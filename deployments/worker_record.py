@@ -20,7 +20,8 @@ from taskcenter.settings import Settings
 from taskcenter.status import TERMINAL_RUN, RunPhase
 from taskcenter_adapter.orphans import hand_over, held_file
 from taskcenter_adapter.reconcile import reconcile_run
-from taskcenter_adapter.runtime import Runtime
+from taskcenter_adapter.runtime import Runtime, spool_folder
+from taskcenter_adapter.spool import replay_spool
 
 __all__ = ["RunRecords"]
 
@@ -82,6 +83,13 @@ class RunRecords:
         """The run's row and steps as Prefect has the run now."""
         with self._open() as runtime:
             reconcile_run(runtime.store, runtime.gateway, run_id, utc_now())
+
+    def replay(self) -> None:
+        """Write what runs of this home left in the spool."""
+        folder = spool_folder(self._settings.home)
+        if folder.is_dir() and any(folder.glob("*.json")):
+            with self._open() as runtime, contextlib.suppress(OSError):
+                replay_spool(runtime.store, folder)
 
     def done(self, run_id: str) -> None:
         """This worker has nothing more to do with the run."""

@@ -5,6 +5,7 @@ Every event is documented as a table in ``docs/events.md``; a test compares the 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -39,9 +40,17 @@ def _event(name: str, now: datetime, **payload: Any) -> OutboxEvent:
     return OutboxEvent(name=name, payload=payload, created_at=now)
 
 
+def _once(name: str, run: Run, now: datetime, **payload: Any) -> OutboxEvent:
+    """An event that a run has one time, whoever tells of it and how often: its id follows from the run's."""
+    key = str(uuid.uuid5(uuid.NAMESPACE_OID, f"taskcenter {name} {run.id}"))
+    return OutboxEvent(id=key, name=name, payload=payload, created_at=now)
+
+
 def run_started(run: Run, now: datetime) -> OutboxEvent:
-    return _event(
+    """A run that begins again under the same id has told of its beginning."""
+    return _once(
         "task_run_started",
+        run,
         now,
         runId=run.id,
         taskId=run.task_id,
@@ -54,8 +63,9 @@ def run_started(run: Run, now: datetime) -> OutboxEvent:
 
 
 def run_finished(run: Run, now: datetime) -> OutboxEvent:
-    return _event(
+    return _once(
         "task_run_finished",
+        run,
         now,
         runId=run.id,
         taskId=run.task_id,

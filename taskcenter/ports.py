@@ -6,7 +6,7 @@ return None, ``get_`` raises NotFound; every write is one transaction: all of it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -25,7 +25,8 @@ class Changes:
     """What one transaction writes. Runs and steps are upserts by key; logs, audit and events are only added.
 
     A row that is terminal keeps its status: a later report for it is dropped, with one exception: the same
-    final status may fill fields that were empty (a result that came after the state). Log lines are keyed
+    final status may fill fields that were empty (a result that came after the state). A step that was closed
+    because nobody reported its end (``error_type`` is ``lost``) gives way to that report. Log lines are keyed
     by (run, sequence): writing the same line twice keeps one.
     """
 
@@ -181,6 +182,10 @@ class Store(Protocol):
         ...
 
     def find_run(self, run_id: str) -> Run | None: ...
+    def find_runs(self, run_ids: Collection[str]) -> Mapping[str, Run]:
+        """Those of them that are there, by id."""
+        ...
+
     def get_run(self, run_id: str) -> Run:
         """By full id, or by a prefix of at least 4 characters that only one run has."""
         ...
@@ -188,6 +193,10 @@ class Store(Protocol):
     def list_runs(self, where: RunFilter = ...) -> Page: ...
     def list_steps(self, run_id: str) -> Sequence[StepRun]:
         """By position, then key."""
+        ...
+
+    def with_open_steps(self, run_ids: Collection[str]) -> Collection[str]:
+        """Those of the runs that have a step which has not ended."""
         ...
 
     def list_logs(

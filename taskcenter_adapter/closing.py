@@ -15,6 +15,8 @@ from taskcenter.reasons import Reason, ReasonCode
 from taskcenter.redaction import redact_text
 from taskcenter.status import TERMINAL_STEP, RunPhase, RunStatus, StepStatus
 
+from .merging import LOST
+
 __all__ = ["close_run", "closed_steps"]
 
 
@@ -42,7 +44,10 @@ def close_run(
 
 
 def closed_steps(run: Run, rows: Iterable[StepRun], now: datetime) -> list[StepRun]:
-    """The steps that an ended run left open, as they are closed: under a cancelled run skipped, else lost."""
+    """The steps that an ended run left open, as they are closed: under a cancelled run skipped, else lost.
+
+    Marked as what nobody reported: a report that is still on its way (in a spool) goes before it.
+    """
     cancelled = run.status is RunStatus.CANCELLED
     text = str(Reason(ReasonCode.CANCELLED if cancelled else ReasonCode.LOST))
     end = run.finished_at or now
@@ -59,7 +64,7 @@ def closed_steps(run: Run, rows: Iterable[StepRun], now: datetime) -> list[StepR
                     "finished_at": end,
                     "duration_ms": took,
                     "error": text if failed else None,
-                    "error_type": "lost" if failed else None,
+                    "error_type": LOST,
                     "reason": text,
                 }
             )

@@ -6,6 +6,7 @@ alike; nothing here or in an error message ever shows a password or a stored val
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -175,6 +176,7 @@ _POSTGRES_CODES = {
     "55P03": "busy",
 }
 _POSTGRES_WORDS = {
+    'database "[^"]*" is not currently accepting connections': "away",
     "password authentication failed": "login",
     "no password supplied": "login",
     "no pg_hba.conf entry": "login",
@@ -245,7 +247,7 @@ def _kind(engine: Engine, error: DBAPIError | sqlite3.Error) -> str:
         return "away"
     if code is None and isinstance(original, engine.dialect.loaded_dbapi.OperationalError):
         # The server refused or never answered. A refusal has no code here, only its (English) words.
-        return next((kind for words, kind in _POSTGRES_WORDS.items() if f"fatal:  {words}" in text), "away")
+        return next((kind for words, kind in _POSTGRES_WORDS.items() if re.search(f"fatal:  {words}", text)), "away")
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return "away"
     return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from taskcenter.status import (
     RUN_TRANSITIONS,
@@ -22,7 +23,10 @@ from taskcenter.status import (
 
 from .rows import Row
 
-__all__ = ["RUN_RULES", "STEP_RULES", "Keep", "Move", "Rules", "merge"]
+__all__ = ["LOST", "RUN_RULES", "STEP_RULES", "Keep", "Move", "Rules", "merge"]
+
+LOST: Final = "lost"
+"""The error type of a step that was closed because nobody reported its end."""
 
 
 class Keep(StrEnum):
@@ -58,6 +62,8 @@ class Rules:
     keep: Mapping[str, Keep]
     blanks: frozenset[str]
     """Text columns that are never null, where an empty text means: not known."""
+    guess: tuple[str, str] | None = None
+    """Column and word of a final row that nobody reported: a report of the end, however late, takes its place."""
 
 
 RUN_RULES = Rules(
@@ -124,6 +130,7 @@ STEP_RULES = Rules(
         "prefect_task_run_id": Keep.KNOWN,
     },
     blanks=frozenset({"name", "task_type"}),
+    guess=("error_type", LOST),
 )
 
 
@@ -132,14 +139,22 @@ def merge(rules: Rules, old: Row | None, new: Row) -> Row | None:
     if old is None:
         return dict(new)
     moved = old["status"] != new["status"]
-    if moved and not any(
-        move.source == old["status"]
-        and move.target == new["status"]
-        and (move.phase is None or move.phase == new["phase"])
-        for move in rules.moves
+    corrected = _corrects(rules, old, new)
+    if (
+        moved
+        and not corrected
+        and not any(
+            move.source == old["status"]
+            and move.target == new["status"]
+            and (move.phase is None or move.phase == new["phase"])
+            for move in rules.moves
+        )
     ):
         return None
-    final = old["status"] in rules.terminal
+    final = old["status"] in rules.terminal and not corrected
+    if final and rules.guess is not None and new[rules.guess[0]] == rules.guess[1]:
+        return None  # whoever believed so did not know better
+    moved = moved or corrected
     merged = dict(old)
     for name, keep in rules.keep.items():
         unknown = (None, "") if name in rules.blanks else (None,)
@@ -153,3 +168,11 @@ def merge(rules: Rules, old: Row | None, new: Row) -> Row | None:
         else:
             merged[name] = before if after in unknown else after
     return merged
+
+
+def _corrects(rules: Rules, old: Row, new: Row) -> bool:
+    """Whether the report tells the end of what was only believed to have ended."""
+    if rules.guess is None:
+        return False
+    column, word = rules.guess
+    return old[column] == word and new["status"] in rules.terminal and new[column] != word

@@ -2,32 +2,29 @@
 
 Changes are redacted, gathered for a moment and written by one thread in one transaction each time: rows, log
 lines, audit and events together. The work never waits for the database; when that is away the changes are
-kept, and at the end of the run spooled to a file that the service replays (rows are upserts and ids are made
-here, so replaying twice changes nothing).
+kept, and at the end of the run spooled to a file (see ``spool``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from composites.engine import StepChange
 from composites.model import CompositeSpec
-from taskcenter.errors import ServerAway, TaskCenterError
-from taskcenter.models import AuditEntry, LogLine, Model, OutboxEvent, Run, StepRun
+from taskcenter.models import AuditEntry, LogLine, OutboxEvent, Run, StepRun
 from taskcenter.ports import Changes, Store
 from taskcenter.redaction import redact, redact_text
 from taskcenter.status import TERMINAL_STEP, StepStatus
 
-__all__ = ["Recorder", "replay_spool", "step_row"]
+from .spool import CANNOT_NOW, record_all, spool
+
+__all__ = ["Recorder", "step_row"]
 
 Level = Literal["debug", "info", "warning", "error"]
 _LOG = logging.getLogger("taskcenter.recorder")
@@ -35,6 +32,8 @@ _EVERY = 0.05
 """Seconds that changes are gathered before they are written."""
 _PATIENCE = 10.0
 """Seconds that the end of a run waits for an absent database before it spools."""
+_STUCK = 5.0
+"""Seconds more that it waits for a database that neither takes a report nor refuses it."""
 
 
 def step_row(run_id: str, change: StepChange) -> StepRun:
@@ -104,6 +103,7 @@ class Recorder:
         self._written = 0
         self._asked = 0
         self._failing_since: float | None = None
+        self._kept = Changes()
         self._thread = threading.Thread(target=self._loop, name="recorder", daemon=True)
         self._thread.start()
 
@@ -228,7 +228,6 @@ class Recorder:
                 self._line(self._now(), "info", text, key, "progress", {"percent": round(percent, 2), **facts})
 
     def _loop(self) -> None:
-        kept = Changes()
         asked = 0
         while True:
             with self._wake:
@@ -239,17 +238,14 @@ class Recorder:
                 if not self._closing:
                     self._wake.wait(_EVERY)
                 fresh, asked = self._take()
-            kept = _merged(kept, fresh)
-            if self._write(kept):
-                kept = Changes()
+                self._kept = _merged(self._kept, fresh)
+            if self._write(self._kept):
                 with self._wake:
+                    self._kept = Changes()
                     self._written = asked
                     self._wake.notify_all()
             elif self._closing and time.monotonic() - (self._failing_since or 0) > _PATIENCE:
-                _spool(self._spool, self.run.id, kept)
-                with self._wake:
-                    self._written = self._asked
-                    self._wake.notify_all()
+                self._spool_all()
                 return
             else:
                 time.sleep(0.5)
@@ -257,20 +253,26 @@ class Recorder:
     def _write(self, changes: Changes) -> bool:
         """False when the database is away and the changes must be kept."""
         try:
-            self._store.record(changes)
-        except ServerAway as error:
+            record_all(self._store, changes)
+        except CANNOT_NOW as error:
             if self._failing_since is None:
                 self._failing_since = time.monotonic()
                 _LOG.warning("the record cannot be written now and is kept: %s", error.message)
             return False
-        except TaskCenterError as error:
-            # one row that cannot be stored (its run was deleted meanwhile) must not hold back the others
-            _LOG.warning("a part of the record is refused: %s", error.message)
-            for part in _singly(changes):
-                with contextlib.suppress(TaskCenterError):
-                    self._store.record(part)
+        except Exception:  # a defect must not take what comes later with it
+            _LOG.exception("a part of the record could not be written")
+            spool(self._spool, self.run.id, changes)
         self._failing_since = None
         return True
+
+    def _spool_all(self) -> None:
+        with self._wake:
+            fresh, _ = self._take()
+            kept, self._kept = _merged(self._kept, fresh), Changes()
+            self._written = self._asked
+            self._wake.notify_all()
+        if kept:
+            spool(self._spool, self.run.id, kept)
 
     def flush(self, timeout: float = 30.0) -> bool:
         """Wait until all that was taken so far is written (or the time is up)."""
@@ -284,7 +286,9 @@ class Recorder:
         with self._wake:
             self._closing = True
             self._wake.notify_all()
-        self._thread.join(_PATIENCE + 30)
+        self._thread.join(_PATIENCE + _STUCK)
+        if self._thread.is_alive():  # what hangs in the connection may yet be written, and is written once
+            self._spool_all()
 
 
 def _merged(old: Changes, new: Changes) -> Changes:
@@ -297,42 +301,3 @@ def _merged(old: Changes, new: Changes) -> Changes:
         audit=(*old.audit, *new.audit),
         events=(*old.events, *new.events),
     )
-
-
-def _singly(changes: Changes) -> Iterator[Changes]:
-    """The same changes one row at a time, in the order in which they depend on each other."""
-    yield from (Changes(runs=(row,)) for row in changes.runs)
-    yield from (Changes(steps=(row,)) for row in changes.steps)
-    yield from (Changes(logs=(row,)) for row in changes.logs)
-    yield from (Changes(audit=(row,)) for row in changes.audit)
-    yield from (Changes(events=(row,)) for row in changes.events)
-
-
-_KINDS: dict[str, type[Model]] = {
-    "runs": Run,
-    "steps": StepRun,
-    "logs": LogLine,
-    "audit": AuditEntry,
-    "events": OutboxEvent,
-}
-
-
-def _spool(folder: Path, run_id: str, changes: Changes) -> None:
-    """Keep what could not be written in a file of its own, complete before it gets its name."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    data = {kind: [row.model_dump(mode="json") for row in getattr(changes, kind)] for kind in _KINDS}
-    half = folder / f".{run_id}-{os.getpid()}"
-    half.write_text(json.dumps(data), encoding="utf-8")
-    half.rename(folder / f"{time.time_ns()}-{run_id}.json")
-
-
-def replay_spool(store: Store, folder: Path) -> int:
-    """Write spooled changes, oldest first; how many files. One that is written is removed."""
-    count = 0
-    for file in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        data = json.loads(file.read_text(encoding="utf-8"))
-        rows: dict[str, Any] = {name: [kind.model_validate(row) for row in data[name]] for name, kind in _KINDS.items()}
-        store.record(Changes(**rows))
-        file.unlink()
-        count += 1
-    return count

@@ -75,6 +75,12 @@ class RunLeases:
         values = {"holder": f"{LEFT}{holder}", "until": now}
         self._store.transaction(lambda connection: connection.execute(sa.update(leases).where(mine), values))
 
+    def held(self, run_ids: Collection[str]) -> set[str]:
+        """Those of the runs that a worker of ours is at work on."""
+        query = sa.select(leases.c.name).where(one_of(leases.c.name, [RUN + run_id for run_id in run_ids]))
+        with self._store.reading() as connection:
+            return {name.removeprefix(RUN) for name in connection.execute(query).scalars()}
+
     def runs(self) -> list[Lease]:
         return self._all(RUN)
 

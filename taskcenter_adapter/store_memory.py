@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from typing import Any
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
 from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SchemaSnapshots, SettingsChange, TaskFilter
-from taskcenter.status import TERMINAL_RUN
+from taskcenter.status import TERMINAL_RUN, TERMINAL_STEP
 
 from . import answers
 from .folding import matches
@@ -197,6 +197,11 @@ class MemoryStore:
             row = tables.runs.get(clean_text(run_id))
             return Run(**_own(row)) if row else None
 
+    def find_runs(self, run_ids: Collection[str]) -> Mapping[str, Run]:
+        with self._read() as tables:
+            wanted = {clean_text(run_id) for run_id in run_ids} & tables.runs.keys()
+            return {run_id: Run(**_own(tables.runs[run_id])) for run_id in sorted(wanted)}
+
     def get_run(self, run_id: str) -> Run:
         wanted = clean_text(run_id.strip())
         run = self.find_run(wanted)
@@ -241,6 +246,12 @@ class MemoryStore:
         with self._read() as tables:
             rows = [row for (run, _), row in tables.steps.items() if run == clean_text(run_id)]
         return [StepRun(**_own(row)) for row in sorted(rows, key=lambda row: (row["position"], row["step_key"]))]
+
+    def with_open_steps(self, run_ids: Collection[str]) -> Collection[str]:
+        wanted = {clean_text(run_id) for run_id in run_ids}
+        with self._read() as tables:
+            steps = tables.steps.items()
+            return {run for (run, _), row in steps if run in wanted and row["status"] not in TERMINAL_STEP}
 
     def list_logs(
         self, run_id: str, *, after: int = -1, limit: int = 1000, step_key: str | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from taskcenter.clock import Clock, SystemClock
 from taskcenter.models import AuditEntry, AuditRecord, LogLine, MisfirePolicy, OutboxEvent, Run, StepRun, Task
 from taskcenter.ports import AuditFilter, Changes, Page, RunFilter, SettingsChange, TaskFilter
-from taskcenter.status import StepStatus
+from taskcenter.status import TERMINAL_STEP, StepStatus
 
 from . import answers
 from .audit_chain import AuditChain
@@ -49,7 +49,7 @@ from .schedule_edit import prepare
 from .schedule_read import OPEN
 from .secrets import SqlSecrets
 from .snapshots import SqlSnapshots
-from .statements import chunks, insert_into, written, written_in
+from .statements import chunks, insert_into, one_of, written, written_in
 from .tables import (
     UtcTime,
     composite_edges,
@@ -308,6 +308,11 @@ class SqlStore:
             row = _first(connection, sa.select(*_RUN_COLUMNS).where(task_runs.c.id == clean_text(run_id)))
         return Run(**row) if row else None
 
+    def find_runs(self, run_ids: Collection[str]) -> Mapping[str, Run]:
+        query = sa.select(*_RUN_COLUMNS).where(one_of(task_runs.c.id, map(clean_text, run_ids)))
+        with self.reading() as connection:
+            return {row["id"]: Run(**row) for row in connection.execute(query).mappings()}
+
     def get_run(self, run_id: str) -> Run:
         wanted = clean_text(run_id.strip())
         run = self.find_run(wanted)
@@ -347,6 +352,13 @@ class SqlStore:
         with self.reading() as connection:
             rows = connection.execute(query.order_by(step.position, step.step_key)).mappings()
             return [StepRun(**row) for row in rows]
+
+    def with_open_steps(self, run_ids: Collection[str]) -> Collection[str]:
+        step = composite_step_runs.c
+        over = written_in(step.status, sorted(TERMINAL_STEP))
+        query = sa.select(step.run_id).distinct().where(one_of(step.run_id, map(clean_text, run_ids)), ~over)
+        with self.reading() as connection:
+            return set(connection.execute(query).scalars())
 
     def list_logs(
         self, run_id: str, *, after: int = -1, limit: int = 1000, step_key: str | None = None
@@ -481,8 +493,19 @@ class SqlStore:
 def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
     """``merging.merge`` as ``INSERT … ON CONFLICT DO UPDATE``: one round trip, and safe beside other writers."""
     old, new = table.c, insert.excluded
-    final = sa.or_(*(old.status == written(status) for status in sorted(rules.terminal)))
+    final = written_in(old.status, sorted(rules.terminal))
     moved = old.status != new.status
+    corrected: ColumnElement[bool] = sa.false()
+    useless: ColumnElement[bool] = sa.false()
+    if rules.guess is not None:
+        column, word = rules.guess
+
+        def guessed(row: Any) -> ColumnElement[bool]:
+            return sa.func.coalesce(row[column], written("")) == written(word)
+
+        corrected = sa.and_(guessed(old), written_in(new.status, sorted(rules.terminal)), ~guessed(new))
+        useless = sa.and_(final, guessed(new))
+        final, moved = sa.and_(final, ~corrected), sa.or_(moved, corrected)
 
     def kept(name: str, keep: Keep) -> ColumnElement[Any]:
         before, after = old[name], new[name]
@@ -509,7 +532,7 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
     return insert.on_conflict_do_update(
         index_elements=list(rules.key),
         set_={name: kept(name, keep) for name, keep in rules.keep.items()},
-        where=sa.or_(old.status == new.status, *allowed),
+        where=sa.and_(sa.or_(old.status == new.status, *allowed, corrected), ~useless),
     )
 
 

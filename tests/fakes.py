@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FakeGateway", "api_client", "fake_center"]
 
 Json = dict[str, Any]
+_WAITING: Json = {"state_type": "SCHEDULED", "state_name": "Scheduled"}
 
 
 class FakeGateway(Gateway):
@@ -124,6 +125,18 @@ class FakeGateway(Gateway):
     def find_run(self, run_id: str) -> Json | None:
         self._reach()
         return self.runs.get(run_id)
+
+    def runs_by_id(self, ids: Sequence[str]) -> dict[str, Json]:
+        self._reach()
+        return {run_id: _WAITING | self.runs[run_id] for run_id in ids if run_id in self.runs}
+
+    def runs_since(self, since: datetime, deployment_ids: Sequence[str]) -> Iterator[Json]:
+        self._reach()
+        yield from [_WAITING | run for run in self.runs.values() if run["deployment_id"] in deployment_ids]
+
+    def task_runs(self, flow_run_id: str) -> list[Json]:
+        self._reach()
+        return []
 
     def ended_runs(self, before: datetime, deployment_ids: Sequence[str], offset: int = 0) -> list[Json]:
         self._reach()

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,7 @@ from taskcenter import events
 from taskcenter.audit import ended
 from taskcenter.clock import utc_now
 from taskcenter.context import RunContext
-from taskcenter.errors import Refused, TaskCenterError
+from taskcenter.errors import Refused, ServerAway, TaskCenterError
 from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
@@ -34,6 +35,7 @@ from taskcenter_adapter.orphans import MARK, present
 from taskcenter_adapter.recorder import Recorder
 from taskcenter_adapter.resolve_secret import resolve_secret, use_of
 from taskcenter_adapter.runtime import database_url, prefect_api_url, spool_folder
+from taskcenter_adapter.spool import replay_spool
 from taskcenter_adapter.store import open_store, sql_store
 
 from .hold import Hold
@@ -48,6 +50,7 @@ class NotNow(Exception):
     """The scheduler gave the slot of this run another verdict: the run ends cancelled, nothing was done."""
 
 
+_PATIENCE = 120.0
 _LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
 
 
@@ -187,6 +190,19 @@ class _ToRecord(logging.Handler):
             _forward(self._forward, level, f"[{self._step}] {text}" if self._step else text)
 
 
+def _wait_for(store: Store) -> None:
+    """A run that begins while the database is away begins when it is back. Raises ServerAway after two minutes."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            store.get_setting("")
+            return
+        except ServerAway:
+            if time.monotonic() > end:
+                raise
+            time.sleep(1)
+
+
 def _ask_gate(store: Store, flow_run: FlowRun) -> None:
     """A run that was made ahead of its slot, by us or by Prefect's own loop, starts when its slot has fired.
 
@@ -267,10 +283,13 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
     with contextlib.ExitStack() as stack, masked_errors():
         store = open_store(database_url(settings))
         stack.callback(store.close)
+        _wait_for(store)
         _ask_gate(store, flow_run)
         stack.enter_context(place_for(flow_run, store, settings))
         task = store.find_task(slug)
         known = store.find_run(str(flow_run.id))
+        # An earlier process of the same run may have left lines, which come before ours.
+        replay_spool(store, spool_folder(settings.home), str(flow_run.id))
         row = _first_row(flow_run, task, task.slug if task else slug, kind, known, dry_run)
         first_line = store.next_log_sequence(row.id) if known else 0
         recorder = Recorder(store, row, spool=spool_folder(settings.home), now=utc_now, first_line=first_line)

@@ -16,15 +16,16 @@ __all__ = ["reconcile"]
 
 def reconcile(center: Center, caller: Caller, *, repair: bool) -> dict[str, Any]:
     """One pass. ``repair``: over what is open or changed lately, and differences are repaired; otherwise all of
-    history is compared and nothing is written. ``open`` counts what is neither repaired nor explained."""
+    history is compared and nothing is written. A pass that finds everything in agreement writes nothing either, not
+    even into the audit. ``open`` counts what is neither repaired nor explained."""
     look = adapter.reconcile if repair else adapter.check
     report = look(center.store, center.gateway, utc_now())
-    if repair:
+    if report.repaired:
         entry = caller.entry(
             "reconciled",
             object="runs",
             message=f"{report.runs} runs were compared with Prefect",
-            metadata={"differences": len(report.differences), "open": len(report.open)},
+            metadata={"repaired": len(report.repaired), "open": len(report.open)},
         )
         center.store.record(Changes(audit=(entry,)))
     return {

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,19 @@ class Started:
         return httpx.get(f"{self.state['serviceUrl']}{path}", timeout=10).json()
 
 
-def start_center(home: Path, *options: str, timeout: float = 90, cwd: Path = ROOT) -> Started:
+def start_center(
+    home: Path, *options: str, timeout: float = 90, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+) -> Started:
     """Start ``taskcenter up`` and wait until it serves."""
     output = home.parent / f"{home.name}.out"
     argv = ["taskcenter", "up", "--port", "0", "--prefect-port", "0", *options]
     with open(output, "wb") as out:
         process = subprocess.Popen(
-            argv, env=clean_env(TASKCENTER_HOME=str(home)), cwd=cwd, stdout=out, stderr=subprocess.STDOUT
+            argv,
+            env=clean_env(TASKCENTER_HOME=str(home), **(env or {})),
+            cwd=cwd,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     end = time.monotonic() + timeout
     while "serving" not in output.read_text(errors="replace"):

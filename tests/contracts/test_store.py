@@ -598,6 +598,36 @@ def test_reports_out_of_order(store: Store) -> None:
     assert (run.message, run.error, run.phase, run.result) == (None, None, None, [1])
 
 
+@pytest.mark.parametrize("closed", [StepStatus.FAILED, StepStatus.SKIPPED])
+@pytest.mark.parametrize("told", [StepStatus.SUCCESS, StepStatus.FAILED, StepStatus.SKIPPED])
+def test_a_late_report_goes_before_the_end_that_nobody_reported(
+    store: Store, closed: StepStatus, told: StepStatus
+) -> None:
+    guess = a_step(status=closed, error_type="lost", error="nobody said", reason="lost", finished_at=at(9))
+    report = a_step(status=told, started_at=at(1), finished_at=at(2), attempts=2)
+    report = report.model_copy(update={"error": None, "error_type": None, "reason": None, "execution": {"value": 1}})
+    store.record(Changes(runs=(a_run(),), steps=(guess,)))
+    for old in (StepStatus.PENDING, StepStatus.RUNNING):
+        store.record(Changes(steps=(report.model_copy(update={"status": old}),)))
+    assert store.list_steps("run-1")[0].status is closed
+    store.record(Changes(steps=(report,)))
+    store.record(Changes(steps=(guess,)))
+    [step] = store.list_steps("run-1")
+    assert (step.status, step.finished_at, step.attempts, step.execution) == (told, at(2), 2, {"value": 1})
+    assert (step.error, step.error_type, step.reason) == (None, None, None)
+    store.record(Changes(steps=(a_step(status=StepStatus.FAILED, error_type="other"),)))
+    assert store.list_steps("run-1")[0].status is told
+
+
+def test_many_runs_are_found_at_once(store: Store) -> None:
+    steps = [a_step("a", "r2", status=StepStatus.SUCCESS), a_step("a", "r3", status=StepStatus.RUNNING)]
+    store.record(Changes(runs=[a_run(key) for key in ("r1", "r2", "r3")], steps=steps))
+    many = [*(f"x{number}" for number in range(40_000)), "r3", "r2", "r2"]
+    assert dict(store.find_runs(many)) == {key: store.find_run(key) for key in ("r2", "r3")}
+    assert set(store.with_open_steps([*many, "r1"])) == {"r3"}
+    assert (len(store.find_runs([])), len(store.with_open_steps([]))) == (0, 0)
+
+
 def test_a_batch_is_read_in_its_order(store: Store) -> None:
     store.record(
         Changes(

@@ -145,6 +145,15 @@ def _a_run(status: RunStatus = RunStatus.QUEUED, phase: RunPhase | None = None) 
     return lambda world: {"run_id": world.run(status, phase)}
 
 
+def _a_run_that_prefect_forgot(world: World) -> dict[str, str]:
+    run_id = world.run()
+    run = world.center.store.get_run(run_id)
+    del world.gateway.runs[run_id]
+    long_ago = run.model_copy(update={"id": "forgotten", "created_at": run.created_at - timedelta(hours=1)})
+    world.center.store.record(Changes(runs=(long_ago,)))
+    return {}
+
+
 def _a_failed_composite(world: World) -> dict[str, str]:
     return {"run_id": world.run(RunStatus.FAILED, **world.composite())}
 
@@ -316,7 +325,7 @@ COMMANDS: dict[str, Act] = {
     "scheduler resume": _command("scheduler", "resume", ready=_held),
     "fire": _command("fire", "{trigger_id}", ready=_a_trigger(type="ad_hoc")),
     "backfill": _command("backfill", "{trigger_id}", "--from", "-3d", "--to", "-1d", "--yes", ready=_a_trigger()),
-    "reconcile": _command("reconcile"),
+    "reconcile": _command("reconcile", ready=_a_run_that_prefect_forgot),
     "queue limit": _command("queue", "limit", "pool", "3"),
     "secret set": _command("secret", "set", "db", stdin="correct-horse-battery\n"),
     "secret delete": _command("secret", "delete", "db", "--yes", ready=_a_secret),
