@@ -29,8 +29,15 @@ _KEPT: Final = timedelta(minutes=2)
 """A checkpoint that is no older than this is left as it is: a pass that repairs nothing writes nothing."""
 
 
-def reconcile(store: Store, gateway: Gateway, now: datetime) -> Report:
-    """One pass: open runs, and everything Prefect changed since the checkpoint. Repairs what differs."""
+def reconcile(store: Store, gateway: Gateway, now: datetime, *, since: datetime | None = None) -> Report:
+    """One pass: open runs, and everything Prefect changed since the checkpoint. Repairs what differs.
+
+    ``since``: only what changed since then, which costs Prefect less; the checkpoint stays where it is.
+    """
+    if since is not None:
+        report = Report()
+        _compare(store, gateway, now, since, report, repair=True)
+        return report
     saved = store.get_setting(_CHECKPOINT)
     last = datetime.fromisoformat(saved) if saved else None
     report = Report()

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from taskcenter.clock import utc_now
@@ -34,6 +35,11 @@ __all__ = ["Housekeeper", "Listener"]
 _LOG = logging.getLogger("taskcenter.service")
 _EVERY = 10.0
 """Seconds between two passes of the reconciler."""
+_WIDE = 300.0
+"""Seconds between two passes that look as far back as the checkpoint says; those between them look at what is new. With
+many runs a wide pass keeps the Prefect server from other work for seconds."""
+_BACK = timedelta(minutes=1)
+"""How far the others look back behind the one before: clocks differ, and a transaction takes its time."""
 _LOOK = 3.0
 """Seconds between two looks for runs whose worker is gone."""
 _GATHER = 0.03
@@ -53,6 +59,9 @@ class Housekeeper(threading.Thread):
         self._settings = settings
         self._stopping = False
         self._woken = threading.Event()
+        self._wide_at = 0.0
+        self._last: datetime | None = None
+        """When the pass before began; None after one that did not come to its end."""
 
     def run(self) -> None:
         with Center(self._settings) as center:
@@ -64,6 +73,8 @@ class Housekeeper(threading.Thread):
                     for run_id in rescuer.look(utc_now()):
                         _LOG.info("run %s: its worker is gone", run_id)
                     if self._woken.is_set() or time.monotonic() >= at:
+                        if self._woken.is_set():
+                            self._last = None
                         self._woken.clear()
                         at = time.monotonic() + _EVERY
                         self._pass(center)
@@ -84,10 +95,16 @@ class Housekeeper(threading.Thread):
             _LOG.info("run %s: its process is gone, Prefect was told", run_id)
         for task in pause_after_failures(center, utc_now()):
             _LOG.warning("task %s is paused: maxFailures", task.slug)
-        _say(reconcile(center.store, center.gateway, utc_now()))
+        now, beat, last = utc_now(), time.monotonic(), self._last
+        self._last = None
+        if last is None or beat >= self._wide_at:
+            self._wide_at = beat + _WIDE
+            last = None
+        _say(reconcile(center.store, center.gateway, now, since=last - _BACK if last else None))
+        self._last = now
 
     def wake(self) -> None:
-        """Make a pass now."""
+        """Make a wide pass now."""
         self._woken.set()
 
     def stop(self) -> None:

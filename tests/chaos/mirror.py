@@ -209,7 +209,7 @@ class Mirror:
         begin = time.monotonic()
         fates = {fate: share for fate, share in FATES.items() if not fate.startswith("deleted")}
         with self.watch.during(phase):
-            await foreign.drive(foreign.some(count, ours=0, fates=fates), count / 6, 1.0)
+            await foreign.drive(foreign.some(count, ours=0, fates=fates), count / 4, 1.0)
             await asyncio.sleep(1)
         print(f"{phase}: {len(self.watch.taken[phase])} states in {time.monotonic() - begin:.0f} s", flush=True)
 

@@ -71,7 +71,9 @@ def test_rows_follow_prefect_with_events_and_without(
 ) -> None:
     live = live_center
     passes: list[float] = []
-    monkeypatch.setattr(mirroring, "reconcile", lambda *args: (passes.append(time.monotonic()), reconcile(*args))[1])
+    monkeypatch.setattr(
+        mirroring, "reconcile", lambda *args, **more: (passes.append(time.monotonic()), reconcile(*args, **more))[1]
+    )
     monkeypatch.setattr(mirroring, "_AGAIN", 0.5)
     housekeeper = Housekeeper(settings)
     listener = Listener(settings, housekeeper)

@@ -118,6 +118,19 @@ def test_the_checkpoint_moves_when_it_is_old(world: World) -> None:
     assert world.store.get_setting("reconcile_checkpoint") == (NOON + 5 * MINUTE).isoformat()
 
 
+def test_a_narrow_pass_looks_at_what_is_new_and_leaves_the_checkpoint(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reconcile(world.store, world.gateway, NOON)
+    asked: list[datetime] = []
+    monkeypatch.setattr(world.gateway, "runs_since", lambda since, ids: asked.append(since) or iter(()))
+    lost = world.row()
+    report = reconcile(world.store, world.gateway, NOON + 5 * MINUTE, since=NOON + 4 * MINUTE)
+    assert asked == [NOON + 4 * MINUTE]
+    assert [d.run_id for d in report.repaired] == [lost.id]  # what is open here is looked at whatever its age
+    assert world.store.get_setting("reconcile_checkpoint") == NOON.isoformat()
+
+
 def test_who_asks_for_a_run_writes_its_row(world: World) -> None:
     """An event may come before the service has written down who asked; later the row is missing indeed."""
     run_id = world.in_prefect("SCHEDULED", tags=("origin:manual",), age=timedelta(seconds=1))
