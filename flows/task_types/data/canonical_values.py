@@ -114,6 +114,8 @@ def _value_writer(canon: Canon) -> Callable[[Any], str]:
     """The canonical text, not yet escaped, of a value as SQLite holds it, in whatever storage class."""
     make = _BY_FORM.get(canon.form, str)
     padded = canon.padded
+    # among texts, bytes are their digits; anywhere else digits would be a number: 0x861161 is not 861161
+    sign = ("", "") if canon.form in (Form.TEXT, Form.UUID) else ("x'", "'")
     if canon.form is Form.BYTES:
         return lambda value: (
             NULL if value is None else value.hex() if isinstance(value, bytes) else str(value).encode().hex()
@@ -122,7 +124,7 @@ def _value_writer(canon: Canon) -> Callable[[Any], str]:
     def write(value: Any) -> str:
         if value is None:
             return NULL
-        text = value.hex() if value.__class__ is bytes else make(value)
+        text = value.hex().join(sign) if value.__class__ is bytes else make(value)
         return text.rstrip(" ") if padded else text
 
     return write
