@@ -377,6 +377,17 @@ def test_parquet_says_what_it_cannot_hold(make: Make, tmp_path: Path) -> None:
     assert transfer(source, None, tmp_path, {**item, "columns": columns})["objects"][0]["rowsWritten"] == 1
 
 
+def test_parquet_holds_few_wide_rows_at_once(make: Make, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    source = make("sqlite", "source")
+    run(source, SMALL, MANY["sqlite"].format(3000).replace("'x'", "hex(zeroblob(2000))"))
+    path = tmp_path / "wide.parquet"
+    transfer(source, None, tmp_path, {"sourceTable": "t", "sinkType": "parquet", "sinkPath": str(path)})
+    found = parquet.read_metadata(path)
+    assert found.num_rows == 3000
+    assert found.num_row_groups >= 5
+
+
 def test_parquet_lets_go_of_its_reader(tmp_path: Path) -> None:
     """MySQL would else read all rows that are left, before the next statement."""
     pytest.importorskip("pyarrow")

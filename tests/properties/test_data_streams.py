@@ -17,6 +17,7 @@ from flows.task_types.data.canonical_values import _value_writer, sqlite_lines
 from flows.task_types.data.compare_streams import key_reader, merged
 from flows.task_types.data.side import Guard
 from flows.task_types.data.sources import Chunk
+from flows.task_types.database.fetching import batches
 from flows.task_types.database.model import Column, ColumnType, TypeKind
 from taskcenter.context import RunContext
 from taskcenter.errors import StepFailed
@@ -118,6 +119,26 @@ def test_one_odd_value_among_plain_ones(form: Form) -> None:
     for edge in EDGES:
         rows = [(1, 1.5), (2, edge), (3, None), (4, 7)]
         assert sqlite_lines(canons)(rows) == by_value(canons, rows), edge
+
+
+@given(widths=st.lists(st.sampled_from([1, 100, 3_000_000]), max_size=200), most=st.integers(1, 120))
+def test_wide_rows_come_in_small_batches(widths: list[int], most: int) -> None:
+    widths = sorted(widths)
+    wide = {width: "x" * width for width in set(widths)}
+    rows = [(n, wide[width]) for n, width in enumerate(widths)]
+
+    class Cursor:
+        place = 0
+
+        def fetchmany(self, count: int) -> list[tuple[int, str]]:
+            self.place += count
+            return rows[self.place - count : self.place]
+
+    found = list(batches(Cursor(), most))
+    assert [row for batch in found for row in batch] == rows
+    assert all(len(batch) < most + 50 for batch in found)
+    # the first few wide ones may come together, before anybody has seen one
+    assert sum(1 for batch in found if sum(len(text) > 100 for _, text in batch) > 1) <= 1
 
 
 def test_a_guard_stops_what_runs() -> None:
