@@ -182,9 +182,15 @@ def test_a_wrong_connection_is_named_without_its_password(engine: str, side: str
     run(good, SMALL)
     bad = replace(make(engine, "bad"), port=1, password=PASSWORD)
     source, target = (bad, good) if side == "source" else (good, bad)
+    ctx = RunContext(data_dir=tmp_path, temp_dir=tmp_path, resolve_connection=lambda name: bad)
     for call in (
         lambda: transfer(source, target, tmp_path, {"sourceTable": "t"}),
         lambda: compare(source, target, tmp_path),
+        lambda: registry.get("backup").call({"connection": "bad"}, ctx),
+        lambda: registry.get("sql_script").call({"connection": "bad", "sql": "select 1"}, ctx),
+        lambda: registry.get("schema_snapshot").call(
+            {"connection": "bad", "persistSnapshot": False, "compareWith": "none"}, ctx
+        ),
     ):
         with pytest.raises(ConnectionUnavailable) as caught:
             call()
