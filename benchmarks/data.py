@@ -283,7 +283,14 @@ def memory(b: Bench) -> None:
             "source": source, "target": target, "objects": [{"sourceTable": "mixed"}], "timeoutSeconds": 3600,
         })  # fmt: skip
 
-    for source, target in (("pg", "pg2"), ("pg", "lite2"), ("lite2", "maria2")):
+    for kind in ("csv", "jsonl", "sql", "parquet"):
+        path = b.folder / f"out.{kind}"
+        item = {"sourceTable": "mixed", "sinkType": kind, "sinkPath": str(path)}
+        report_peak(b, f"peak memory pg → {kind}", "data_transfer_migration", {
+            "source": "pg", "objects": [item], "timeoutSeconds": 3600,
+        })  # fmt: skip
+        path.unlink()
+    for source, target in (("pg", "pg2"), ("pg", "maria2"), ("pg", "lite2"), ("lite2", "maria2")):
         names = {"sourceTable": "mixed", "targetTable": "mixed", "timeoutSeconds": 3600}
         payload = {"sourceConnection": source, "targetConnection": target, **names}
         report_peak(b, f"peak memory of compare {source} with {target}", "data_compare_sync", payload)

@@ -154,11 +154,11 @@ def sql_script(payload: SqlScriptPayload, ctx: RunContext) -> dict[str, Any]:
     with open_session(connection, payload.timeout_seconds) as session:
         try:
             if mode == "single":
-                session.begin(writes=any(s.seen.effect != "read" for s in steps))
+                _begin(session, outcome, writes=any(s.seen.effect != "read" for s in steps))
             for step in steps:
                 ctx.checkpoint()
                 if mode == "per_statement":
-                    session.begin(writes=step.seen.effect != "read")
+                    _begin(session, outcome, writes=step.seen.effect != "read")
                 _run(session, step, payload, ctx, outcome)
                 if mode == "per_statement":
                     _commit(session, outcome)
@@ -226,6 +226,14 @@ def _consume(session: Session, step: _Step, keep: int, outcome: _Outcome) -> int
             outcome.result_sets += 1
             returned += outcome.last_count
     return returned or changed
+
+
+def _begin(session: Session, outcome: _Outcome, *, writes: bool) -> None:
+    """Begin a transaction; SQLite says here that somebody else is writing."""
+    try:
+        session.begin(writes=writes)
+    except session.errors as error:
+        raise _failed("the transaction cannot begin", error, outcome, "BEGIN") from error
 
 
 def _commit(session: Session, outcome: _Outcome) -> None:

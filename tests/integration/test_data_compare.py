@@ -208,6 +208,28 @@ def test_all_algorithms_agree_with_the_oracle_in_one_database(engine: str, make:
     check()
 
 
+@pytest.mark.parametrize(("left", "right"), [("postgresql", "mysql"), ("mysql", "postgresql"), ("mysql", "mysql")])
+def test_checksums_agree_with_the_oracle_across_databases(left: str, right: str, make: Make, tmp_path: Path) -> None:
+    tables = Tables(make(left, "source"), make(right, "target"), tmp_path)
+
+    @CAMPAIGN
+    @given(common=FLATS, only_left=FLATS, only_right=FLATS)
+    def check(common: Any, only_left: Any, only_right: Any) -> None:
+        a, b = {**common, **only_left}, {**common, **only_right}
+        for connection, rows in ((tables.source, a), (tables.target, b)):
+            tables.put(connection, {(k,): v for k, v in rows.items()}, FLAT)
+        both = set(a) & set(b)
+        changed = sum(list(map(value, a[k][:2])) != list(map(value, b[k][:2])) for k in both)
+        for algorithm in ("checksum", "merge"):
+            found = tables.compare(sourceTable="flat", compareColumns=["name", "amount"], algorithm=algorithm)[
+                "summary"
+            ]
+            assert (found["missingInTarget"], found["extraInTarget"]) == (len(set(a) - both), len(set(b) - both))
+            assert (found["changed"], found["sourceRows"], found["targetRows"]) == (changed, len(a), len(b))
+
+    check()
+
+
 @pytest.mark.parametrize(("left", "right"), [("postgresql", "mysql"), ("mysql", "mysql"), ("postgresql", "postgresql")])
 def test_checksums_of_segments_find_the_few_that_differ(left: str, right: str, make: Make, tmp_path: Path) -> None:
     tables = Tables(make(left, "source"), make(right, "target"), tmp_path)

@@ -149,15 +149,48 @@ def test_a_locked_table_is_waited_for_until_the_limit(left: str, right: str, mak
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_bytes_are_no_number_though_their_digits_look_like_one(engine: str, make: Make, tmp_path: Path) -> None:
+    """SQLite keeps bytes in a column of numbers: 0x861161 is not 861161, nor a day, nor a document."""
+    source, target = make("sqlite", "source"), make(engine, "target")
+    kinds = {"postgresql": "double precision, whole bigint, doc jsonb", "mysql": "double, whole bigint, doc json"}
+    run(source, "create table t (id integer primary key, ratio real, whole integer, doc json)")
+    run(target, f"create table t (id integer primary key, ratio {kinds[engine]})")
+    run(target, "insert into t values (1, 861161, 1, '1')")
+    for values, column in (("x'861161', 1, '1'", "ratio"), ("1, x'11', '1'", "whole"), ("1, 1, x'11'", "doc")):
+        run(source, "delete from t", f"insert into t values (1, {values})")
+        with pytest.raises(StepFailed, match=f"the target is as it was: the column '{column}' holds bytes") as caught:
+            transfer(source, target, tmp_path, {"sourceTable": "t", "mode": "replace"})
+        assert caught.value.error_type == "value"
+        assert compare(source, target, tmp_path)["summary"]["changed"] == 1
+    assert query(target, "select ratio from t") == [(861161.0,)]
+
+
+def test_a_key_that_is_no_number_is_named(make: Make, tmp_path: Path) -> None:
+    source, target = make("sqlite", "source"), make("postgresql", "target")
+    run(source, "create table t (a integer, b integer, x text, primary key (a, b))")
+    run(source, "insert into t values (1, 'one', 'x')")
+    run(target, "create table t (a int, b int, x text, primary key (a, b))", "insert into t values (1, 1, 'x')")
+    with pytest.raises(StepFailed, match="the key '1, one' is not a number") as caught:
+        compare(source, target, tmp_path)
+    assert caught.value.error_type == "order"
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_a_wrong_connection_is_named_without_its_password(engine: str, side: str, make: Make, tmp_path: Path) -> None:
     good = make("sqlite", "good")
     run(good, SMALL)
     bad = replace(make(engine, "bad"), port=1, password=PASSWORD)
     source, target = (bad, good) if side == "source" else (good, bad)
+    ctx = RunContext(data_dir=tmp_path, temp_dir=tmp_path, resolve_connection=lambda name: bad)
     for call in (
         lambda: transfer(source, target, tmp_path, {"sourceTable": "t"}),
         lambda: compare(source, target, tmp_path),
+        lambda: registry.get("backup").call({"connection": "bad"}, ctx),
+        lambda: registry.get("sql_script").call({"connection": "bad", "sql": "select 1"}, ctx),
+        lambda: registry.get("schema_snapshot").call(
+            {"connection": "bad", "persistSnapshot": False, "compareWith": "none"}, ctx
+        ),
     ):
         with pytest.raises(ConnectionUnavailable) as caught:
             call()

@@ -10,6 +10,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import chain
 from typing import Any
 
+import orjson
+
 from .canonical import Canon, Form
 from .lines import NULL, escape_as_copy
 
@@ -65,21 +67,28 @@ def sqlite_lines(columns: Sequence[Canon]) -> Callable[[Sequence[tuple[Any, ...]
     writers = [_value_writer(c) for c in columns]
     slow = [_escaped(w) for w in writers]
     scope: dict[str, Any] = {f"w{i}": w for i, w in enumerate(writers)}
+    numbers = [i for i, c in enumerate(columns) if c.form in (Form.DECIMAL, Form.FLOAT)]
     parts, names = [], [f"v{i}" for i in range(len(columns))]
     for index, canon in enumerate(columns):
         usual = None if canon.padded else _USUAL.get(canon.form)
         odd = f"w{index}(v{index})"
-        parts.append(f"{{{usual.replace('VALUE', f'v{index}')} else {odd}}}" if usual else f"{{{odd}}}")
-    source = f"lambda rows: [f'''{chr(9).join(parts)}''' for ({', '.join(names)},) in rows]"
-    make: Callable[[Any], list[str]] = eval(source, scope)  # made of our own words only: no name or value is in it
-    width = len(columns) - 1
+        if index in numbers:
+            parts.append(f"{{t{index}}}")
+        else:
+            parts.append(f"{{{usual.replace('VALUE', f'v{index}')} else {odd}}}" if usual else f"{{{odd}}}")
+    texts = "".join(f", t{i}" for i in numbers)
+    each = f"(({', '.join(names)},){texts},) in zip(rows{texts})"
+    source = f"lambda rows{texts}: [f'''{chr(9).join(parts)}''' for {each}]"
+    make: Callable[..., list[str]] = eval(source, scope)  # made of our own words only: no name or value is in it
+    width = len(columns)
 
     def lines(rows: Sequence[tuple[Any, ...]]) -> bytes:
-        text = "\n".join(make(rows)) + "\n"
-        if not _is_clean(text, rows, width):
-            made = ("\t".join([write(v) for write, v in zip(slow, row, strict=True)]) for row in rows)
-            text = "".join(f"{line}\n" for line in made)
-        return text.encode("utf-8", "surrogateescape")
+        made = make(rows, *[_number_texts([row[i] for row in rows], writers[i]) for i in numbers])
+        data = ("\n".join(made) + "\n").encode("utf-8", "surrogateescape")
+        if not _is_clean(data, rows, width):
+            made = ["\t".join([write(v) for write, v in zip(slow, row, strict=True)]) + "\n" for row in rows]
+            data = "".join(made).encode("utf-8", "surrogateescape")
+        return data
 
     return lines
 
@@ -88,22 +97,33 @@ _USUAL = {
     Form.INTEGER: "VALUE if VALUE.__class__ is int",
     Form.TEXT: "VALUE if VALUE.__class__ is str",
     Form.DATE: "VALUE if VALUE.__class__ is str",
-    Form.DECIMAL: "VALUE if VALUE.__class__ is int or VALUE.__class__ is float and 1e-3 < VALUE < 1e15 and VALUE % 1",
-    Form.FLOAT: "VALUE if VALUE.__class__ is float and VALUE % 1 > 0",  # infinity's rest is no number
     Form.TIMESTAMP: "VALUE[:19] if VALUE.__class__ is str and len(VALUE) == 25 and VALUE[10] == ' ' "
     "and VALUE[19:] == '+00:00'",
 }
 """By form, what SQLite usually gives and Python writes right away: a call for every value would take twice the time."""
 
 
-def _is_clean(text: str, rows: Sequence[tuple[Any, ...]], width: int) -> bool:
-    """Whether no value holds a character that must be escaped."""
-    if text.count("\t") != width * len(rows) or text.count("\n") != len(rows):
-        return False
-    if "\r" in text or "\b" in text or "\f" in text or "\v" in text:
-        return False
-    backslashes = text.count("\\")
-    return not backslashes or backslashes == list(chain.from_iterable(rows)).count(None)
+def _number_texts(values: Sequence[Any], write: Callable[[Any], str]) -> list[str]:
+    """``write`` of each, a whole column at a time where all are plain numbers: repr takes a third of a microsecond."""
+    try:
+        there = values if None not in values else [v for v in values if v is not None]
+        if there and min(there) > -1e15 and max(there) < 1e15:
+            text = f"{orjson.dumps(values)[1:-1].decode()},".replace(".0,", ",").replace("null", NULL)
+            # -0, and what is so small that repr writes an exponent
+            if "-0," not in text and "0.0000" not in text and "e" not in text:
+                return text[:-1].split(",")
+    except TypeError:  # texts or bytes among them
+        pass
+    return [write(v) for v in values]
+
+
+_SPECIAL = b"\t\n\r\b\f\v\\"
+
+
+def _is_clean(data: bytes, rows: Sequence[tuple[Any, ...]], width: int) -> bool:
+    """Whether no value holds a character that must be escaped: then there are only separators and signs of NULL."""
+    extra = len(data) - len(data.translate(None, _SPECIAL)) - width * len(rows)
+    return not extra or extra == list(chain.from_iterable(rows)).count(None)
 
 
 def _escaped(write: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -114,6 +134,8 @@ def _value_writer(canon: Canon) -> Callable[[Any], str]:
     """The canonical text, not yet escaped, of a value as SQLite holds it, in whatever storage class."""
     make = _BY_FORM.get(canon.form, str)
     padded = canon.padded
+    # among texts, bytes are their digits; anywhere else digits would be a number: 0x861161 is not 861161
+    sign = ("", "") if canon.form in (Form.TEXT, Form.UUID) else ("x'", "'")
     if canon.form is Form.BYTES:
         return lambda value: (
             NULL if value is None else value.hex() if isinstance(value, bytes) else str(value).encode().hex()
@@ -122,7 +144,7 @@ def _value_writer(canon: Canon) -> Callable[[Any], str]:
     def write(value: Any) -> str:
         if value is None:
             return NULL
-        text = value.hex() if value.__class__ is bytes else make(value)
+        text = value.hex().join(sign) if value.__class__ is bytes else make(value)
         return text.rstrip(" ") if padded else text
 
     return write

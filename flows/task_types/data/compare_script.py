@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Detail", "Script", "Spool", "detail", "sample_of", "statements", "write_script"]
 
 _FETCH = 400
+_BYTES = 4 * 1024 * 1024
 Row = list[str | None]
 
 
@@ -73,15 +74,19 @@ class Detail:
 
 
 def detail(differences: Iterator[Difference], pair: Pair, source: Side, target: Side, guard: Guard) -> Iterator[Detail]:
-    """The rows behind the keys, a few hundred keys at a time."""
+    """The rows behind the keys, a few hundred keys at a time, fewer where rows are wide."""
     width = pair.width
     fields = _fields(pair)
-    while batch := list(islice(differences, _FETCH)):
+    count = 8
+    while batch := list(islice(differences, count)):
         guard.check()
         from_source = [key for kind, key in batch if kind != "extra"]
         from_target = [key for kind, key in batch if kind != "missing"]
         left = _fetch(source, pair, True, from_source, fields, target.dialect)
         right = _fetch(target, pair, False, from_target, None, target.dialect)
+        found = (*left.values(), *right.values())
+        widest = max([sum([len(text or "") for text in row]) for row, _ in found], default=0)
+        count = max(1, min(_FETCH, 2 * count, _BYTES // (1 + widest)))
         for kind, key in batch:
             row, other = left.get(key), right.get(key)
             yield Detail(

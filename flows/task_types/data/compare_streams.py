@@ -145,10 +145,11 @@ def key_reader(columns: Sequence[Canon]) -> Key:
     width = len(readers)
 
     def key(line: bytes) -> Any:
-        parts = line.split(b"\t", width)
-        return tuple(
-            (0, 0) if part == b"\\N" else (1, read(part)) for read, part in zip(readers, parts[:width], strict=True)
-        )
+        parts = line.split(b"\t", width)[:width]
+        try:
+            return tuple([(0, 0) if p == b"\\N" else (1, read(p)) for read, p in zip(readers, parts, strict=True)])
+        except (ValueError, ArithmeticError):
+            raise _no_number(b", ".join(parts)) from None
 
     return key
 
@@ -160,9 +161,11 @@ def _one_integer(line: bytes) -> Any:
     try:
         return int(part)
     except ValueError:
-        raise StepFailed(
-            f"the key {part.decode(errors='replace')!r} is not a whole number", error_type="order"
-        ) from None
+        raise _no_number(part) from None
+
+
+def _no_number(part: bytes) -> StepFailed:
+    return StepFailed(f"the key {part.decode(errors='replace')!r} is not a number", error_type="order")
 
 
 _BELOW = -(10**40)

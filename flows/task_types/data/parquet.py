@@ -22,6 +22,7 @@ from .texts import Field
 __all__ = ["write_parquet"]
 
 _GROUP_ROWS = 50_000
+_GROUP_BYTES = 2 * 1024 * 1024
 """A row group is held in memory until it is whole."""
 
 
@@ -40,7 +41,7 @@ def write_parquet(
     kinds = [(arrow.string(), None) if f.cast else _arrow_of(f.source.type, arrow) for f in fields]
     schema = arrow.schema([(f.target.name, kind) for f, (kind, _) in zip(fields, kinds, strict=True)])
     held: list[Any] = []
-    rows = 0
+    rows = size = 0
     # An error would keep the reader alive in its traceback, in the middle of rows that nobody wants any more.
     with closing(chunks), parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for data, count in chunks:
@@ -49,10 +50,11 @@ def write_parquet(
             arrays = [_array(f, c, *kind, arrow) for f, c, kind in zip(fields, columns, kinds, strict=True)]
             held.append(arrow.RecordBatch.from_arrays(arrays, schema=schema))
             rows += count
+            size += len(data)
             counter.add(count, len(data))
-            if rows >= _GROUP_ROWS:
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
                 writer.write_table(arrow.Table.from_batches(held))
-                held, rows = [], 0
+                held, rows, size = [], 0, 0
         if held:
             writer.write_table(arrow.Table.from_batches(held))
 

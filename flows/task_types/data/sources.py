@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from ..database.fetching import batches
 from ..database.quoting import qualified
 from .lines import Chunk
 from .mysql_rows import mysql_chunks
@@ -60,8 +61,7 @@ def tuples(side: Side, sql: str) -> Iterator[list[tuple[Any, ...]]]:
     cursor = side.driver.cursor()
     try:
         cursor.execute(sql)
-        while rows := cursor.fetchmany(_FETCH):
-            yield rows
+        yield from batches(cursor, _FETCH)
     finally:
         with suppress(Exception):  # left unread until its database was closed
             cursor.close()

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
 
+from taskcenter.errors import StepFailed
+
 from ..database.model import Column, TypeKind
 from ..database.quoting import quote
 from .lines import NULL, escape
@@ -212,6 +214,11 @@ def _escaped(write: Callable[[Any], str]) -> Callable[[Any], str]:
     return escaped
 
 
+_ENGINES = ("postgresql", "mysql")
+_HOLDS_DIGITS = (TypeKind.TEXT, TypeKind.UUID, TypeKind.ENUM, TypeKind.OTHER)
+"""Where the digits of bytes are not taken for a number, a day or a document: 0x861161 is not 861161."""
+
+
 def _odd_value(field: Field, sink: str) -> Callable[[Any], str]:
     """The text of a value of any storage class for this target; NULL's own sign for None."""
     to, prefix = field.target.type.kind, _prefix(field, sink)
@@ -228,6 +235,12 @@ def _odd_value(field: Field, sink: str) -> Callable[[Any], str]:
                 return "Infinity" if value > 0 else "-Infinity"
             return str(int(value)) if whole and value.is_integer() else repr(value)
         if isinstance(value, bytes):
+            if sink in _ENGINES and to not in _HOLDS_DIGITS:
+                raise StepFailed(
+                    f"the column {field.source.name!r} holds bytes, and {field.target.type.sql} on the target holds "
+                    "none: give the column a cast, or leave these rows out",
+                    error_type="value",
+                )
             return value.hex()
         if to in _CLOCKS and isinstance(value, str):
             return _wall_clock(value)

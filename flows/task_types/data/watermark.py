@@ -26,6 +26,7 @@ __all__ = ["MARKS", "Window", "check_column", "mark_of", "settle"]
 
 MARKS = (TypeKind.INTEGER, TypeKind.DECIMAL, TypeKind.DATE, TypeKind.TIMESTAMP, TypeKind.TIMESTAMP_TZ)
 _POLL_SECONDS = 0.05
+_STALE_SECONDS = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def settle(connection: Connection, table: Table, column: Column, guard: Guard) -
     """The upper bound; waits for the transactions that are writing to the table now. None when it is empty."""
     with open_reader(connection) as side, guard.holding(side):
         top = mark_of(side, table, column, column)
-        writers = _writers(side, table)
+        writers = _writers(side, table, guard)
     waited = time.monotonic()
     while writers:
         guard.check()
@@ -101,12 +102,13 @@ def settle(connection: Connection, table: Table, column: Column, guard: Guard) -
             )
             waited = time.monotonic() + 30.0
         time.sleep(_POLL_SECONDS)
-        with open_reader(connection) as side:
-            writers = [w for w in writers if w in _writers(side, table)]
+        with open_reader(connection) as side, guard.holding(side):
+            now = _writers(side, table, guard)
+            writers = [w for w in writers if w in now]
     return top
 
 
-def _writers(side: Side, table: Table) -> Sequence[str]:
+def _writers(side: Side, table: Table, guard: Guard) -> Sequence[str]:
     """The transactions that may have rows of the table in hand. SQLite has one writer and no such gap."""
     if side.dialect == "postgresql":
         name = qualified(table.schema, table.name, "postgresql")
@@ -121,12 +123,22 @@ def _writers(side: Side, table: Table) -> Sequence[str]:
                 [name, name],
             )
         ]
-    if side.dialect == "mysql":
-        return [
-            str(row[0])
-            for row in side.rows(
-                "SELECT trx_id FROM information_schema.innodb_trx WHERE trx_mysql_thread_id <> connection_id() "
-                "AND (trx_rows_modified > 0 OR trx_tables_locked > 0)"
-            )
-        ]
-    return []
+    return _writers_of_mysql(side, guard) if side.dialect == "mysql" else []
+
+
+def _writers_of_mysql(side: Side, guard: Guard) -> Sequence[str]:
+    """InnoDB shows a copy of its list, a new one only when nobody has looked for 0.1 s. One that does not show the
+    transaction of ``side`` itself is older than what ``side`` sees, and may lack a writer."""
+    waited = time.monotonic()
+    while True:
+        found = side.rows(
+            "SELECT trx_id, trx_mysql_thread_id = connection_id(), trx_rows_modified > 0 OR trx_tables_locked > 0 "
+            "FROM information_schema.innodb_trx"
+        )
+        if any(own for _, own, _ in found):
+            return [str(number) for number, own, writes in found if writes and not own]
+        guard.check()
+        if time.monotonic() - waited > 2.0:
+            guard.say("waiting for the server's list of transactions, which somebody else reads all the time")
+            waited = time.monotonic() + 30.0
+        time.sleep(_STALE_SECONDS)

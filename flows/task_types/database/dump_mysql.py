@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from .catalog import rows, scalar
 from .dump_parts import Choice, Part, inserts, refuse, statement, views_in_order
+from .fetching import batches
 from .literals import text_literal
 from .model import Column, Structure, Table, TypeKind
 from .quoting import column_list, quote
@@ -82,7 +83,7 @@ def _rows(connection: sa.Connection, table: Table) -> Iterator[Part]:
         cursor.execute(f"SELECT {wanted} FROM {quote(table.name, 'mysql')}")
         found = (
             ["NULL" if value is None else write(value) for write, value in zip(writers, row, strict=True)]
-            for batch in iter(lambda: cursor.fetchmany(_BATCH), ())
+            for batch in batches(cursor, _BATCH)
             for row in batch
         )
         head = f"INSERT INTO {quote(table.name, 'mysql')} ({column_list(names, 'mysql')}) VALUES"

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from .catalog import rows, scalar
 from .dump_parts import Choice, Part, inserts, refuse, statement, views_in_order
+from .fetching import batches
 from .literals import literal, text_literal
 from .model import Structure, Table
 from .quoting import column_list, quote
@@ -58,11 +59,7 @@ def _rows(connection: sa.Connection, table: Table, encoding: str) -> Iterator[Pa
     writers = _writers(encoding)
     try:
         cursor = driver.execute(f"SELECT {written} FROM {quote(table.name, 'sqlite')}")
-        found = (
-            [writers[type(value)](value) for value in row]
-            for batch in iter(lambda: cursor.fetchmany(_BATCH), [])
-            for row in batch
-        )
+        found = ([writers[type(value)](value) for value in row] for batch in batches(cursor, _BATCH) for row in batch)
         yield from inserts(table.label, f"INSERT INTO {quote(table.name, 'sqlite')} ({written}) VALUES", found)
     finally:
         driver.text_factory = usual
