@@ -31,8 +31,15 @@ class Pace:
     """Seconds between two steps. SQLite has no queue: who waits for its lock looks again every few milliseconds."""
     size: int = 200
     largest: int = 20_000
-    every: int = 12
-    """Steps after which SQLite's log of changes is brought into its file."""
+    pages: int = 6_000
+    """SQLite's log of changes is brought into its file when it is about so long, before others would do it."""
+    every: float = 3
+    """Steps after which it was so long."""
+
+    def breathed(self, pages: int) -> None:
+        """So long was the log this time."""
+        if pages > 0:
+            self.every = min(max(self.every * min(max(self.pages / pages, 0.5), 1.5), 1), 50)
 
     def after(self, size: int, seconds: float) -> int:
         """The size of the next step."""
@@ -51,6 +58,8 @@ class Report:
     finished: bool = False
     """False when it was broken off: what is left goes with the next one."""
     steps: int = 0
+    breathed: int = 0
+    """Steps until the log was brought into the file the last time."""
     longest: float = 0.0
     """Seconds of the longest step."""
     deleting: float = 0.0
@@ -138,6 +147,7 @@ def _delete(work: HistoryPurge, report: Report, stop: Callable[[], bool], pace: 
 def _note(work: HistoryPurge, report: Report, pace: Pace, seconds: float) -> None:
     report.steps += 1
     report.longest = max(report.longest, seconds)
-    if report.steps % pace.every == 0:
-        work.breathe()
+    if report.steps >= report.breathed + pace.every:
+        report.breathed = report.steps
+        pace.breathed(work.breathe())
     time.sleep(pace.rest)
