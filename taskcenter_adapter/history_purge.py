@@ -24,6 +24,7 @@ from .database import make_engine
 from .purge_conditions import Conditions
 from .purge_preview import COUNTERS, STEP_RUNS
 from .schedule_tables import run_cancels, run_requests, slot_ledger, trigger_firings
+from .statements import one_of
 from .store_sql import SqlStore
 from .tables import (
     composite_step_runs,
@@ -150,9 +151,9 @@ class HistoryPurge:
             gone = list(connection.execute(ids).scalars())
             if not gone:
                 return 0, 0
-            steps = connection.execute(sa.delete(composite_step_runs).where(composite_step_runs.c.run_id.in_(gone)))
-            connection.execute(sa.delete(run_cancels).where(run_cancels.c.run_id.in_(gone)))
-            return connection.execute(sa.delete(task_runs).where(run.id.in_(gone))).rowcount, steps.rowcount
+            steps = connection.execute(sa.delete(composite_step_runs).where(one_of(composite_step_runs.c.run_id, gone)))
+            connection.execute(sa.delete(run_cancels).where(one_of(run_cancels.c.run_id, gone)))
+            return connection.execute(sa.delete(task_runs).where(one_of(run.id, gone))).rowcount, steps.rowcount
 
         (deleted, steps), seconds = self._write(work)
         again = crowded and deleted >= size
