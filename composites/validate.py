@@ -329,6 +329,9 @@ def _check_templates(
                     if placeholder.secret and _in_argv(step, where):
                         text = f"{shown} would stand in a command line, which others can read; use the environment"
                         add(Problem("secret_in_argv", path, text))
+                    if placeholder.secret and _in_parameters(step, where):
+                        text = f"{shown} would stand in a flow run's parameters, which Prefect keeps in clear; "
+                        add(Problem("secret_in_parameters", path, text + "let the step that needs it ask for it"))
                     if placeholder.root in ("item", "index") and (step.map_over is None or name == "mapOver"):
                         add(Problem("template_item", path, f"{shown} is only known in the payload of a mapped step"))
                     if source is None or source in parents[step.step_key]:
@@ -350,6 +353,12 @@ def _check_templates(
 
 def _in_argv(step: StepSpec, where: str) -> bool:
     return step.task_type in ("shell", "script") and not where.startswith(("environment", "stdin"))
+
+
+def _in_parameters(step: StepSpec, where: str) -> bool:
+    """Whether it is handed to another flow run. (A step that names a saved task is looked at when it runs.)"""
+    field = {"composite": "payload", "prefect_deployment": "parameters"}.get(step.task_type or "")
+    return field is not None and where.startswith(field)
 
 
 def _implicit_order(spec: CompositeSpec) -> dict[str, int]:

@@ -25,14 +25,21 @@ class Pace:
 
     most: float = 0.05
     """Seconds that a step should never take."""
-    aim: float = 0.016
+    aim: float = 0.02
     """Seconds that a step is made to take: far enough from ``most`` for a slow moment of the disk."""
-    rest: float = 0.004
-    """Seconds between two steps. SQLite has no queue: who waits for its lock looks again every few milliseconds."""
+    rest: float = 0.003
+    """Seconds between two steps. SQLite has no queue: who waits for its lock looks again every two milliseconds."""
     size: int = 200
     largest: int = 20_000
-    every: int = 12
-    """Steps after which SQLite's log of changes is brought into its file."""
+    pages: int = 6_000
+    """SQLite's log of changes is brought into its file when it is about so long, before others would do it."""
+    every: float = 3
+    """Steps after which it was so long."""
+
+    def breathed(self, pages: int) -> None:
+        """So long was the log this time."""
+        if pages > 0:
+            self.every = min(max(self.every * min(max(self.pages / pages, 0.5), 1.5), 1), 50)
 
     def after(self, size: int, seconds: float) -> int:
         """The size of the next step."""
@@ -40,6 +47,11 @@ class Pace:
             return max(size // 3, 1)
         factor = min(max(self.aim / max(seconds, 1e-4), 0.5), 1.5)
         return max(1, min(int(size * factor) + (factor > 1), self.largest))
+
+
+def pace_for(store: SqlStore) -> Pace:
+    """PostgreSQL locks only the rows that go: nobody else waits for a step, and nobody needs a rest."""
+    return Pace(aim=0.035, rest=0) if store.engine.dialect.name == "postgresql" else Pace()
 
 
 @dataclass
@@ -51,6 +63,8 @@ class Report:
     finished: bool = False
     """False when it was broken off: what is left goes with the next one."""
     steps: int = 0
+    breathed: int = 0
+    """Steps until the log was brought into the file the last time."""
     longest: float = 0.0
     """Seconds of the longest step."""
     deleting: float = 0.0
@@ -84,7 +98,8 @@ def purge(
     """
     began = time.perf_counter()
     try:
-        while not _carried_out(store, report, plan_now, stop, pace or Pace()):
+        pace = pace or pace_for(store)
+        while not _carried_out(store, report, plan_now, stop, pace):
             pass
     finally:
         report.seconds = time.perf_counter() - began
@@ -138,6 +153,8 @@ def _delete(work: HistoryPurge, report: Report, stop: Callable[[], bool], pace: 
 def _note(work: HistoryPurge, report: Report, pace: Pace, seconds: float) -> None:
     report.steps += 1
     report.longest = max(report.longest, seconds)
-    if report.steps % pace.every == 0:
-        work.breathe()
-    time.sleep(pace.rest)
+    if report.steps >= report.breathed + pace.every:
+        report.breathed = report.steps
+        pace.breathed(work.breathe())
+    if pace.rest:
+        time.sleep(pace.rest)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .errors import Problem
-from .redaction import MASK, is_secret_name
+from .errors import Problem, Refused
+from .redaction import MASK, holds_secret, is_secret_name
 
-__all__ = ["find_clear_secrets"]
+__all__ = ["find_clear_secrets", "keep_out_of_parameters"]
 
 _HINT = (
     "a secret must not stand here in the clear: save it with taskcenter secret set and write "
@@ -23,6 +23,15 @@ _HINT = (
 def find_clear_secrets(value: Any, path: str) -> list[Problem]:
     """One problem per secret that stands in ``value`` as plain text."""
     return [Problem("secret_in_clear", where, _HINT) for where in _walk(value, path)]
+
+
+def keep_out_of_parameters(value: Any, owner: str) -> None:
+    """Raises Refused when parameters of a flow run, which Prefect keeps in clear, hold what this process resolved."""
+    if holds_secret(value):
+        raise Refused(
+            f"the value of a secret would stand in the parameters of {owner}, which Prefect keeps in clear: "
+            "let the step that needs the secret ask for it by its name"
+        )
 
 
 def _walk(value: Any, path: str) -> Iterator[str]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 __all__ = [
+    "BUSY_MS",
+    "LONG_LOG_PAGES",
     "audit_deletes",
     "check",
     "current",
@@ -43,6 +45,9 @@ __all__ = [
 BUSY_MS = 5_000
 """How long a writer waits for another one's lock before it gives up, on both databases."""
 
+LONG_LOG_PAGES = 16_000
+"""64 MB. Where a service runs it never gets so long (``write_ahead``)."""
+_LOOK_AGAIN_MS = 3
 _UPGRADE_BUSY_MS = 60_000
 _UPGRADE_LOCK = 7_236_548_911
 """PostgreSQL's advisory lock of upgrades: any number, the same in every process."""
@@ -126,12 +131,32 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
                 raise
             time.sleep(0.01)
     connection.execute("PRAGMA synchronous=NORMAL")
+    # A commit that finds so long a log of changes brings it into the file itself.
+    connection.execute(f"PRAGMA wal_autocheckpoint={LONG_LOG_PAGES}")
     connection.execute("PRAGMA foreign_keys=ON")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    write = connection.get_execution_options().get(_WRITE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if not connection.get_execution_options().get(_WRITE, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    raw = connection.connection.dbapi_connection
+    assert isinstance(raw, sqlite3.Connection)
+    (patience,) = raw.execute("PRAGMA busy_timeout").fetchone()
+    deadline = time.monotonic() + patience / 1000
+    # SQLite has no queue: who waits looks again, at first after a millisecond and in the end every tenth of a second.
+    # Beside somebody who writes all the time (a purge) that would miss one gap after the other: here it stays quick.
+    raw.execute(f"PRAGMA busy_timeout={_LOOK_AGAIN_MS}")
+    try:
+        while True:
+            try:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                break
+            except sa.exc.OperationalError as error:
+                if "locked" not in str(error.orig) or time.monotonic() > deadline:
+                    raise
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={patience}")
 
 
 # saying what went wrong ----------------------------------------------------------------------------

@@ -20,10 +20,11 @@ from sqlalchemy import ColumnElement, Connection, Table, event
 
 from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, Plan
 
-from .database import make_engine, speaking
+from .database import make_engine
 from .purge_conditions import Conditions
 from .purge_preview import COUNTERS, STEP_RUNS
 from .schedule_tables import run_cancels, run_requests, slot_ledger, trigger_firings
+from .statements import one_of
 from .store_sql import SqlStore
 from .tables import (
     composite_step_runs,
@@ -33,6 +34,7 @@ from .tables import (
     task_run_logs,
     task_runs,
 )
+from .write_ahead import begin_anew
 
 __all__ = ["HistoryPurge", "PolicyChanged", "Step", "policy_stamp"]
 
@@ -149,9 +151,9 @@ class HistoryPurge:
             gone = list(connection.execute(ids).scalars())
             if not gone:
                 return 0, 0
-            steps = connection.execute(sa.delete(composite_step_runs).where(composite_step_runs.c.run_id.in_(gone)))
-            connection.execute(sa.delete(run_cancels).where(run_cancels.c.run_id.in_(gone)))
-            return connection.execute(sa.delete(task_runs).where(run.id.in_(gone))).rowcount, steps.rowcount
+            steps = connection.execute(sa.delete(composite_step_runs).where(one_of(composite_step_runs.c.run_id, gone)))
+            connection.execute(sa.delete(run_cancels).where(one_of(run_cancels.c.run_id, gone)))
+            return connection.execute(sa.delete(task_runs).where(one_of(run.id, gone))).rowcount, steps.rowcount
 
         (deleted, steps), seconds = self._write(work)
         again = crowded and deleted >= size
@@ -196,11 +198,9 @@ class HistoryPurge:
 
     # space -----------------------------------------------------------------------------------------
 
-    def breathe(self) -> None:
-        """Between two steps: SQLite's log of changes goes into its file while nobody is kept from writing."""
-        if not self._postgres:
-            with speaking(self._store.engine), self._store.engine.connect() as connection:
-                _raw(connection).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    def breathe(self) -> int:
+        """Bring SQLite's log of changes into its file, and begin it anew; how many pages it had (0: it goes on)."""
+        return 0 if self._postgres else begin_anew(self._store.engine)
 
     def give_back(self, size: int) -> tuple[int, float] | None:
         """Give up to ``size`` free pages of the file back to the disk: how many, and how long. None: nothing (more).
@@ -217,8 +217,10 @@ class HistoryPurge:
             return None
 
         def work(connection: Connection) -> int:
-            # The driver tells of no rows, and yet each step of the statement frees one page.
-            _raw(connection).execute(f"PRAGMA incremental_vacuum({min(size, free)})").fetchall()
+            # One page each time: some versions of the driver end the statement after its first page, whatever it says.
+            cursor = _raw(connection)
+            for _ in range(min(size, free)):
+                cursor.execute("PRAGMA incremental_vacuum(1)").fetchall()
             return free - int(connection.exec_driver_sql("PRAGMA freelist_count").scalar() or 0)
 
         given, seconds = self._write(work)

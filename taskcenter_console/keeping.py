@@ -1,4 +1,7 @@
-"""Keeps the history in order while the service runs: seals the audit, and purges once an hour when it leads."""
+"""Keeps the history in order while the service runs: seals the audit, and purges once an hour when it leads.
+
+On SQLite it also brings the log of changes into the file, so that no commit has to.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import Callable
 
 from taskcenter.errors import TaskCenterError
 from taskcenter.settings import Settings
+from taskcenter_adapter.store import sql_store
+from taskcenter_adapter.write_ahead import bring_in
 
 from .services.auditing import chain
 from .services.center import Center
@@ -42,6 +47,8 @@ class Keeper(threading.Thread):
                     while chain(center).seal() and not self._stopping.is_set():
                         time.sleep(0.005)  # somebody else may want to write
                     self._purge(center)
+                    if (own := sql_store(center.store)) is not None:
+                        bring_in(own.engine)
                     said = ""
                 except TaskCenterError as error:
                     text = error.message.splitlines()[0]

@@ -17,6 +17,7 @@ from prefect.tasks import Task as PrefectTask
 
 from composites.engine import StepCall
 from composites.model import CompositeSpec
+from taskcenter.clear_secrets import keep_out_of_parameters
 from taskcenter.context import RunContext
 from taskcenter.errors import NotFound, TimedOut, ValidationFailed
 from taskcenter.task_types import TaskType, registry
@@ -112,6 +113,7 @@ class StepRunner:
         from flows.composite import composite
 
         call.attempts += 1
+        keep_out_of_parameters(payload, f"the composite {slug!r}")
         with tags("taskcenter", f"origin:{self._session.run.origin.value}"):
             return await composite.with_options(flow_run_name=f"{self._session.run.name}-{call.key}")(
                 task=slug, payload=payload or None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from taskcenter.clear_secrets import keep_out_of_parameters
 from taskcenter.context import Cancelled, PlanNote, RunContext
 from taskcenter.errors import NotFound, ServerAway, StepFailed, TimedOut
 from taskcenter.task_types import task_type
@@ -83,6 +84,7 @@ def prefect_deployment(payload: PrefectDeploymentPayload, ctx: RunContext) -> di
 def _create(client: SyncPrefectClient, payload: PrefectDeploymentPayload, ctx: RunContext) -> FlowRun:
     from prefect.exceptions import ObjectNotFound
 
+    keep_out_of_parameters(payload.parameters, f"a run of {payload.deployment}")
     try:
         deployment = client.read_deployment_by_name(payload.deployment)
     except ObjectNotFound:

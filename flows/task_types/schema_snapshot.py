@@ -13,6 +13,7 @@ from taskcenter.clock import SystemClock
 from taskcenter.context import PlanNote, RunContext
 from taskcenter.errors import ConnectionUnavailable, NotFound, StepFailed
 from taskcenter.models import SchemaSnapshot
+from taskcenter.redaction import redact_registered
 from taskcenter.task_types import task_type
 
 from .payload import Flag, Payload, Text, also
@@ -139,7 +140,8 @@ def _capture(connection: Connection, ctx: RunContext) -> _Captured:
         structure = reflect(opened)
     document = to_document(structure)
     rows = {table.label: table.row_estimate for table in structure.tables[:_SHOWN_TABLES]}
-    return _Captured(connection, document, schema_hash(document), rows, SystemClock().now())
+    # The hash is that of the structure as it is; a secret in a default or a view is not kept with it.
+    return _Captured(connection, redact_registered(document), schema_hash(document), rows, SystemClock().now())
 
 
 def _before(

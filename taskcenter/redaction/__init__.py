@@ -11,7 +11,7 @@ The list is in ``docs/redaction.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .data import mask_data
@@ -26,10 +26,12 @@ __all__ = [
     "MASK",
     "RedactedError",
     "Redactor",
+    "holds_secret",
     "is_secret_name",
     "redact",
     "redact_exception",
     "redact_exception_text",
+    "redact_registered",
     "redact_text",
     "register_secret",
 ]
@@ -77,16 +79,47 @@ class Redactor:
         """``exc`` with redacted text and traceback, to be raised on to code that stores what it catches."""
         return redacted_exception(exc, self.redact_text, self.redact)
 
+    def holds_secret(self, value: Any) -> bool:
+        """Whether a registered value stands anywhere in JSON-like data, or nobody can tell."""
+        try:
+            return any(self.registered.is_short(text) or self.registered.mask(text) != text for text in _texts(value))
+        except Exception:  # too deep, or an object that misbehaves
+            return True
+
+    def redact_registered(self, value: Any) -> Any:
+        """JSON-like data with registered values masked and nothing else: what only looks like a secret stays."""
+        if isinstance(value, dict):
+            return {self.redact_registered(key): self.redact_registered(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.redact_registered(item) for item in value]
+        if isinstance(value, str):
+            return MASK if self.registered.is_short(value) else self.registered.mask(value)
+        return value
+
     def _mask_leaf(self, text: str) -> str:
         """A whole string in data, where a short registered value is masked too."""
         return MASK if self.registered.is_short(text) else self.redact_text(text)
 
 
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    else:
+        yield str(value)
+
+
 _PROCESS = Redactor()
 """What this process has resolved so far: the functions below mask it wherever they are called."""
 
+holds_secret = _PROCESS.holds_secret
 redact_text = _PROCESS.redact_text
 redact = _PROCESS.redact
+redact_registered = _PROCESS.redact_registered
 redact_exception = _PROCESS.redact_exception
 redact_exception_text = _PROCESS.redact_exception_text
 

@@ -492,6 +492,7 @@ def test_the_file_gets_smaller(sqlite_url: str) -> None:
     with store.engine.connect() as connection:
         after = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     assert report.pages_given_back > 1_000
+    assert report.steps < 200  # many pages at a time
     assert after < before / 4
     store.close()
 
@@ -504,6 +505,11 @@ def test_a_pace_finds_its_size() -> None:
     assert 0.8 < size * 1e-5 / pace.aim < 1.25
     assert pace.after(10_000, 0.3) == 3_333
     assert pace.after(1, 10.0) == 1
+    for _ in range(20):
+        pace.breathed(round(400 * pace.every))
+    assert pace.every * 400 == pytest.approx(pace.pages)
+    pace.breathed(0)  # it was not brought in
+    assert pace.every * 400 == pytest.approx(pace.pages)
 
 
 def test_the_tables_are_those_the_purge_knows() -> None:

@@ -18,6 +18,7 @@ from taskcenter.status import RunStatus
 from taskcenter_adapter import run_search
 from taskcenter_adapter.store_memory import MemoryStore
 from taskcenter_adapter.store_sql import SqlStore
+from taskcenter_adapter.tables import task_runs
 
 WORDS = ("orders", "Orders-Daily", "Bestellung-ÄÖ", "50%_off", 'quo"te', "x'y", "ab", "日本語の名前")
 
@@ -116,8 +117,6 @@ def test_a_name_that_changes_is_found_by_the_new_one_only(filled: Store, monkeyp
 
 
 def test_what_is_deleted_is_not_found(sql_store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from taskcenter_adapter.tables import task_runs
-
     monkeypatch.setattr(run_search, "_FIRST", 5)
     monkeypatch.setattr(run_search, "_FURTHER", 5)
     sql_store.record(Changes(runs=RUNS))
@@ -127,3 +126,28 @@ def test_what_is_deleted_is_not_found(sql_store: SqlStore, monkeypatch: pytest.M
     if sql_store.engine.dialect.name == "sqlite":
         with sql_store.engine.begin() as connection:
             connection.exec_driver_sql("INSERT INTO task_runs_search (task_runs_search) VALUES ('integrity-check')")
+
+
+@pytest.mark.parametrize("text", ["otter-39", "orders brave", "50%", 'quo"te'])
+def test_a_rare_text_is_found_by_the_index_of_trigrams(sql_store: SqlStore, text: str) -> None:
+    sql_store.record(Changes(runs=RUNS))
+    run = task_runs.c
+    if sql_store.engine.dialect.name == "postgresql":
+        query = run_search._by_trigrams_postgres([], run_search._has(run, text, True), 50)
+        how, index = "EXPLAIN", "ix_task_runs_search"
+    else:
+        query = run_search._by_trigrams_sqlite([], run_search._has(run, text, False), text, 50)
+        how, index = "EXPLAIN QUERY PLAN", "VIRTUAL TABLE INDEX"
+    compiled = query.compile(sql_store.engine)
+    with sql_store.engine.connect() as connection:
+        if how == "EXPLAIN":  # so few rows would be read one by one
+            connection.exec_driver_sql("SET LOCAL cpu_tuple_cost = 1000")
+        values = compiled.params if how == "EXPLAIN" else tuple(compiled.params[n] for n in compiled.positiontup or ())
+        lines = connection.exec_driver_sql(f"{how} {compiled}", values).all()
+    assert index in "\n".join(map(str, lines))
+
+
+def test_which_lists_one_index_answers() -> None:
+    run = task_runs.c
+    assert run_search._in_one_index([run.created_at >= NOON, sa.tuple_(run.created_at, run.id) < (NOON, "x")])
+    assert not run_search._in_one_index([run.created_at >= NOON, run.status == "failed"])

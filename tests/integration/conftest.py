@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,33 @@ def live_center() -> Iterator[LiveCenter]:
 @pytest.fixture
 def live(live_center: LiveCenter, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveCenter]:
     """The center, with this process pointed at it."""
+    with _pointed_at(live_center, monkeypatch):
+        yield live_center
+
+
+@pytest.fixture
+def live_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveCenter]:
+    """A center of its own, with both databases in files, and this process pointed at it."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    port = free_port()
+    server = start_server(home, f"sqlite+aiosqlite:///{home}/prefect.db", port)
+    url, api = f"sqlite:///{home}/taskcenter.db", f"http://127.0.0.1:{port}/api"
+    upgrade(make_engine(url))
+    settings = Settings(home=home, database_url=url, prefect_api_url=api, project=home)
+    center = Center(settings, open_store=lambda: open_store(url), open_gateway=lambda: Gateway(api))
+    center.gateway.ensure_pool("taskcenter")
+    found = LiveCenter(home, api, url, settings, center, Caller("tester", "cli"))
+    try:
+        with _pointed_at(found, monkeypatch):
+            yield found
+    finally:
+        center.close()
+        server.stop()
+
+
+@contextmanager
+def _pointed_at(live_center: LiveCenter, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     monkeypatch.setenv("TASKCENTER_HOME", str(live_center.home))
@@ -80,7 +108,7 @@ def live(live_center: LiveCenter, monkeypatch: pytest.MonkeyPatch) -> Iterator[L
     monkeypatch.setenv("TASKCENTER_PROJECT", str(live_center.home))
     monkeypatch.setenv("PREFECT_API_URL", live_center.api_url)
     with temporary_settings({PREFECT_API_URL: live_center.api_url}):
-        yield live_center
+        yield
 
 
 @pytest.fixture(scope="module")

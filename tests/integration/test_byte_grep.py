@@ -1,17 +1,18 @@
-"""No secret in any byte: after a run of everything, databases, logs, files and what is given out are read.
+"""No secret in any byte: after a run of everything, databases, logs, files and what is given out are read. (spec 6.6)
 
-(issue E, show 6) The secret is known to the runs by reference only. The tasks print, log, raise, return and pass it
-on in every written form; afterwards the bytes of PostgreSQL's data directory (tables, write-ahead log, its own log),
-a plain dump of both databases (TOAST compresses long values) and everything else under the home are searched.
+The secret is known to the runs by reference only. The tasks print, log, raise, return, keep and pass it on in every
+written form (``leaks.py``), also while the database is away and through the worker; afterwards all bytes are searched:
+of PostgreSQL's data directory (tables, write-ahead log, its own log) and a plain dump of both databases (TOAST
+compresses long values), or of both SQLite files with their logs of changes, of everything else under the home, and of
+every answer that REST gives.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.server
-import json
 import logging
-import threading
+import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,149 +23,164 @@ import pytest
 from prefect import flow
 from prefect.blocks.system import Secret
 
+from blocks.connections import variable_name
 from composites import Composite
 from flows.composite import composite
 from flows.run_task import python, shell
 from flows.task_types.prefect_tasks import as_prefect_task
-from taskcenter.redaction.forms import written_forms
+from taskcenter.errors import ServerAway
+from taskcenter.models import Run
+from taskcenter.ports import RunFilter
+from taskcenter.status import StepStatus
+from taskcenter_adapter import recorder
+from taskcenter_adapter.runtime import spool_folder
+from taskcenter_adapter.store_sql import SqlStore
+from taskcenter_console.api.app import make_app
 from taskcenter_console.services import secrets
 from taskcenter_console.services import tasks as task_service
+from tests.fakes import api_client
+from tests.integration import leaks
 from tests.integration.conftest import LiveCenter
 
-SHOUTS = """
-import base64, html, json, logging, sys
-from urllib.parse import quote
-print(s); print(repr(s)); print(json.dumps({"x": s})); print(quote(s, safe="")); print(html.escape(s))
-print(base64.b64encode(b"ab" + s.encode()).decode()); print(s.encode().hex(), file=sys.stderr)
-sys.stdout.write("x" * 16_370 + s + "\\n")
-logging.warning("it is %s", s)
-"""
-RAISES = """
-def inner():
-    raise ValueError("inner " + s)
-try:
-    inner()
-except ValueError as error:
-    try:
-        raise KeyError(s) from error
-    except KeyError:
-        raise ExceptionGroup("group " + s, [RuntimeError(s), OSError(2, s, s), ExceptionGroup("g", [ValueError(s)])])
-"""
-
-
-class Echo(http.server.BaseHTTPRequestHandler):
-    """Gives back the headers it was sent."""
-
-    def do_GET(self) -> None:
-        body = json.dumps(dict(self.headers)).encode()
-        self.send_response(200 if self.path == "/" else 500)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None: ...
+PLACES = [("taskcenter", "postgresql"), ("prefect", "postgresql"), ("taskcenter", "sqlite")]
 
 
 @pytest.fixture
 def echo() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with leaks.echo_server() as url:
+        yield url
 
 
-def everything(name: str, secret: str, url: str) -> Composite:
-    ref = {"secret": secret}
-    graph = Composite(name, continue_on_error=True)
-    said = graph.step("shouts", "python", code=SHOUTS + "result = {'kept': s, 'list': [s, {s: s}]}", kwargs={"s": ref})
-    graph.step("raises", "python", code=RAISES, kwargs={"s": ref})
-    graph.step("inside", "python", code=SHOUTS + "result = s", kwargs={"s": ref}, isolate=False)
-    graph.step("raises-inside", "python", code=RAISES, kwargs={"s": ref}, isolate=False)
-    graph.step("retried", "python", code=RAISES, kwargs={"s": ref}, retries=1)
-    graph.step("prints", "shell", command=["sh", "-c", 'echo "$V"; echo "$V" >&2; exit 1'], environment={"V": ref})
-    graph.step("asks", "http", url=url + "/", auth={"secret": secret}, headers={"X-One": ref})
-    graph.step("is-refused", "http", url=url + "/no", auth={"secret": secret, "username": "u"})
-    graph.step("selects", "sql_script", connection="shop", sql="select 1 / 0 as x", parameters={})
-    passed = graph.step(
-        "passed-on", "python", code="print(t); raise RuntimeError(str(t))", kwargs={"t": "{{steps.shouts.result}}"}
-    )
-    said >> passed
-    return graph
+def name_of(word: str) -> str:
+    return f"{word}-{uuid.uuid4().hex[:8]}"
 
 
-def find_files(home: Path, needles: dict[str, bytes]) -> list[str]:
-    found = []
-    for path in sorted(home.rglob("*")):
-        if path.is_file() and not path.is_symlink() and "programs" not in path.parts:
-            data = path.read_bytes()
-            found += [f"{path.relative_to(home)}: {form}" for form, needle in needles.items() if needle in data]
-    return found
+def saved(live: LiveCenter, graph: Composite) -> str:
+    data = {"name": graph.name, "taskType": "composite", "graph": graph.to_dict()}
+    return task_service.save(live.center, data, live.caller).slug
 
 
-@pytest.mark.parametrize("store", ["taskcenter", "prefect"])
+def last_run(live: LiveCenter, slug: str) -> Run:
+    return live.store.list_runs(RunFilter(task_id=task_service.get(live.center, slug).id, limit=1)).items[0]
+
+
+def run_everything(live: LiveCenter, block: str, echo: str) -> tuple[list[Any], str]:
+    """The states that Prefect was given, and the composite's slug."""
+    inner = Composite(name_of("inner"), inputs={"t": ""})
+    inner.step("says", "python", code="print(t)", kwargs={"t": "{{inputs.t}}"})
+    graph = leaks.everything(name_of("everything"), block, echo, "shop", "branch", saved(live, inner))
+    slug = saved(live, graph)
+    outer = Composite(name_of("outer"))
+    outer.step("inner", "composite", composite=slug)
+    ref = {"secret": block}
+    command = {"command": ["sh", "-c", 'echo "$V"; exit 3'], "environment": {"V": ref}}
+    alone = {"name": name_of("alone"), "taskType": "shell", "payload": command}
+    raising = {"code": leaks.RAISES, "kwargs": {"s": ref}, "isolate": False}
+    states = [
+        asyncio.run(composite(task=slug, return_state=True)),
+        asyncio.run(composite(task=slug, dry_run=True, return_state=True)),
+        asyncio.run(composite(task=saved(live, outer), return_state=True)),
+    ]
+    for body, data in ((shell, alone), (python, {"name": name_of("one"), "taskType": "python", "payload": raising})):
+        one = task_service.save(live.center, data, live.caller)
+        states.append(asyncio.run(body(task=one.slug, return_state=True)))
+        assert states[-1].is_failed()
+
+    @flow(log_prints=False)
+    def by_hand() -> None:
+        as_prefect_task("python")(**raising)
+
+    states.append(by_hand(return_state=True))  # type: ignore[call-overload]
+    assert states[-1].is_failed()
+    return states, slug
+
+
+def run_while_away(live: LiveCenter, block: str, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A run whose reports nobody takes; the files that they are kept in."""
+    graph = Composite(name_of("away"), continue_on_error=True)
+    graph.step("loud", "loud", secret={"secret": block})
+    graph.step("raises", "python", code=leaks.RAISES, kwargs={"s": {"secret": block}}, isolate=False)
+    slug = saved(live, graph)
+
+    def away(*_: Any) -> None:
+        raise ServerAway("the database does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqlStore, "record", away)
+        patch.setattr(recorder, "_PATIENCE", 0.1)
+        asyncio.run(composite(task=slug, return_state=True))
+    return list(spool_folder(live.home).glob("*.json"))
+
+
+def shown_by_rest(live: LiveCenter, slug: str) -> str:
+    """Every answer there is to a question, for this composite and its run."""
+    run = last_run(live, slug)
+    names = {"name": slug, "run_id": run.id, "other_id": run.id, "key": "loud",
+             "snapshot_id": live.store.snapshots.page()[0].id,
+             "entry_id": live.store.list_audit(run_id=run.id)[0].id}  # fmt: skip
+    client = api_client(live.center)
+    answers: dict[str, Any] = {}
+    for path, item in make_app(live.center).openapi()["paths"].items():
+        if "get" in item:
+            answers[path] = client.get(re.sub(r"\{(\w+)\}", lambda part: names.get(part[1], "none"), path))
+    good = {path for path, answer in answers.items() if answer.status_code == 200}
+    of_run = {f"/api/runs/{{run_id}}{end}" for end in ("", "/steps", "/logs")}
+    assert good >= {*of_run, "/api/audit/export", "/api/tasks/export", "/api/events", "/api/snapshots/{snapshot_id}"}
+    return "\n".join(answer.text for answer in answers.values())
+
+
+@pytest.mark.parametrize(("store", "database"), PLACES, ids=["-".join(place) for place in PLACES])
 def test_no_byte_of_a_secret_is_left_behind(
-    store: str, live: LiveCenter, echo: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    value = f"Pl'an\"ted <{uuid.uuid4().hex}> & Ünd/so+weiter"
+    store: str, database: str, echo: str, request: pytest.FixtureRequest, tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    live: LiveCenter = request.getfixturevalue("live" if database == "postgresql" else "live_on_sqlite")
+    value = f"Pl'an\"ted <{uuid.uuid4().hex}> & {'Ünd' if store == 'prefect' else 'And'}/so+weiter"
     block = f"planted-{uuid.uuid4().hex[:8]}"
     if store == "prefect":
         Secret(value=value).save(block, overwrite=True, _sync=True)  # type: ignore[call-arg]
     else:
         secrets.put(live.center, block, value, live.caller)
-    graph = everything(f"everything-{uuid.uuid4().hex[:8]}", block, echo)
-    data = {"name": graph.name, "taskType": "composite", "graph": graph.to_dict()}
-    slug = task_service.save(live.center, data, live.caller).slug
-    state = asyncio.run(composite(task=slug, return_state=True))
-    assert state.is_failed() or state.is_completed()
-    asyncio.run(composite(task=slug, dry_run=True, return_state=True))
-    outer = Composite(f"outer-{uuid.uuid4().hex[:8]}")
-    outer.step("inner", "composite", composite=slug)
-    asyncio.run(composite(task=_saved(live, outer), return_state=True))
-
-    alone = {
-        "taskType": "shell",
-        "payload": {"command": ["sh", "-c", 'echo "$V"; exit 3'], "environment": {"V": {"secret": block}}},
-    }
-    one = task_service.save(live.center, {"name": f"alone-{uuid.uuid4().hex[:8]}", **alone}, live.caller)
-    assert asyncio.run(shell(task=one.slug, return_state=True)).is_failed()
-    raising = {"code": RAISES, "kwargs": {"s": {"secret": block}}, "isolate": False}
-    two = task_service.save(
-        live.center, {"name": f"raising-{uuid.uuid4().hex[:8]}", "taskType": "python", "payload": raising}, live.caller
-    )
-    assert asyncio.run(python(task=two.slug, return_state=True)).is_failed()
-
-    @flow(log_prints=False)
-    def by_hand() -> None:
-        as_prefect_task("python")(code=RAISES, kwargs={"s": {"secret": block}}, isolate=False)
+    users = tmp_path_factory.mktemp("users")  # what users keep themselves is theirs
+    for name, other in (("shop", False), ("branch", True)):
+        monkeypatch.setenv(variable_name(name), leaks.fill_shop(users / f"{name}.db", value, other=other))
 
     with caplog.at_level(logging.INFO):
-        assert by_hand(return_state=True).is_failed()  # type: ignore[call-overload]
-
+        states, slug = run_everything(live, block, echo)
+        kept = run_while_away(live, block, monkeypatch)
+    steps = {step.step_key: step for step in live.store.list_steps(last_run(live, slug).id)}
+    good = {key for key, step in steps.items() if step.status is StepStatus.SUCCESS}
+    assert good - {"asks"} == {"shouts", "inside", "loud", "reads", "binds", "looks", "keeps", "compares"}
+    assert ("asks" in good) == value.isascii()  # a header takes no other letters
+    for key in ("handed-down", "handed-over"):
+        assert "which Prefect keeps in clear" in str(steps[key].error)
     used = [entry for entry in live.store.list_audit(limit=1000) if entry.event_type == "secret_used"]
     mine = [entry.metadata for entry in used if entry.metadata["name"] == block]
     assert {entry["store"] for entry in mine} == {store}
-    assert {"shouts", "prints", "asks", None} <= {entry["step"] for entry in mine}
+    assert {"shouts", "prints", "asks", "loud", None} <= {entry["step"] for entry in mine}
 
-    needles = {form: form.encode() for form in written_forms(value)}
-    needles["its middle"] = value[10:42].encode()
-    with psycopg.connect(live.database_url.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute("CHECKPOINT")
-        place = Path(str(connection.execute("SHOW data_directory").fetchone()[0]))  # type: ignore[index]
-        dumps = [_dump(live.database_url, tmp_path / "ours.sql"), _dump(_prefect(live), tmp_path / "prefect.sql")]
-    assert all(dump.stat().st_size > 10_000 for dump in dumps)
-    assert b"REDACTED" in dumps[0].read_bytes()
-    assert b"REDACTED" in dumps[1].read_bytes()
-    shown = tmp_path / "shown.txt"
-    shown.write_text(str([state, caplog.text, task_service.export(live.center, live.caller)]), "utf-8")
-    assert find_files(tmp_path, needles) == []
-    assert find_files(live.home, needles) == []
-    assert find_files(place, needles) == []
-
-
-def _saved(live: LiveCenter, graph: Composite) -> str:
-    data = {"name": graph.name, "taskType": "composite", "graph": graph.to_dict()}
-    return task_service.save(live.center, data, live.caller).slug
+    needles = leaks.needles_of(value)
+    assert leaks.find((users / "shop.db").read_bytes(), needles)  # the search finds what there is
+    assert len(kept) == 1
+    assert b"REDACTED" in kept[0].read_bytes()
+    assert leaks.find(kept[0].read_bytes(), needles) == []
+    assert recorder.replay_spool(live.store, spool_folder(live.home)) == 1
+    time.sleep(1.5)  # Prefect's recorders write behind
+    shown = [states, caplog.text, shown_by_rest(live, slug)]
+    (tmp_path / "shown.txt").write_text("\n".join(map(str, shown)), "utf-8")
+    if database == "postgresql":
+        with psycopg.connect(live.database_url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+            place = Path(str(connection.execute("SHOW data_directory").fetchone()[0]))  # type: ignore[index]
+        written = [_dump(live.database_url, tmp_path / "ours.sql"), _dump(_prefect(live), tmp_path / "prefect.sql")]
+        assert leaks.find_files(place, needles) == []
+    else:
+        written = [max(live.home.glob(f"{name}.db*"), key=lambda file: file.stat().st_size)
+                   for name in ("taskcenter", "prefect")]  # fmt: skip
+    for file in written:
+        assert b"REDACTED" in file.read_bytes(), file
+    assert leaks.find_files(tmp_path, needles) == []
+    assert leaks.find_files(live.home, needles) == []
 
 
 def _prefect(live: LiveCenter) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +77,22 @@ def test_an_export_that_breaks_off_leaves_the_old_file(
     assert call("export", "-o", str(file / "below")).exit_code == 2
     assert call("export", "-o", "/dev/null").exit_code == 5
     assert not Path("/dev/null").is_file()
+
+
+def test_verify_finds_a_change_in_the_live_database_the_file_and_an_export(center: Center, tmp_path: Path) -> None:
+    export, file = tmp_path / "audit.jsonl", tmp_path / "store.db"
+    tasks.save(center, {"description": "longer"}, ME, update="nap")
+    head = call("verify").stdout.rsplit(maxsplit=1)[-1]
+    assert call("export", "-o", str(export)).exit_code == 0
+    for source in ([], [str(file)], [str(export)], ["--expect", head]):
+        assert (call("verify", *source).exit_code, source) == (0, source)
+    export.write_bytes(export.read_bytes().replace(b'"ada"', b'"eve"', 1))
+    with sqlite3.connect(file) as raw:  # as somebody with the rights of the file's owner
+        raw.execute("DROP TRIGGER IF EXISTS task_audit_logs_no_update")
+        assert raw.execute("UPDATE task_audit_logs SET actor = 'eve' WHERE position = 2").rowcount == 1
+    raw.close()
+    for source in ([], [str(file)], [str(export)]):
+        found = call("verify", *source)
+        assert (found.exit_code, found.stdout.startswith("✗ ")) == (1, True), source
+        assert json.loads(call("verify", "--json", *source).stdout)["findings"]
+    assert call("verify", "--expect", f"{head.partition(':')[0]}:{'0' * 64}").exit_code == 1

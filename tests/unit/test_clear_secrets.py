@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from taskcenter.clear_secrets import find_clear_secrets
-from taskcenter.errors import ValidationFailed
+from composites import Composite
+from taskcenter.clear_secrets import find_clear_secrets, keep_out_of_parameters
+from taskcenter.errors import Refused, ValidationFailed
+from taskcenter.redaction import register_secret
 from taskcenter_console.services import tasks
 from taskcenter_console.services.center import Caller
 from tests.fakes import fake_center
@@ -61,3 +63,22 @@ def test_no_door_stores_one(tmp_path: Path) -> None:
             tasks.save(center, data, me)
         assert "secret_in_clear" in {problem.code for problem in refused.value.problems}
     assert tasks.all_tasks(center) == []
+
+
+@pytest.mark.parametrize(("kind", "field"), [("composite", "payload"), ("prefect_deployment", "parameters")])
+def test_a_secret_is_not_handed_to_another_flow_run(kind: str, field: str) -> None:
+    graph = Composite("parent")
+    graph.step(
+        "a", kind, payload={kind.split("_")[-1]: "a/b", field: {"x": ['{{secret("db")}}'], "y": {"secret": "db"}}}
+    )
+    [problem] = graph.check()
+    assert (problem.code, problem.path) == ("secret_in_parameters", f"steps[0] (a).payload.{field}.x[0]")
+
+
+def test_what_was_resolved_is_kept_out_of_parameters() -> None:
+    register_secret("planted-in-parameters")
+    register_secret("pl4nt")
+    keep_out_of_parameters({"a": ["harmless", 7, None, {"secret": "db"}], "b": "has pl4nt in it"}, "x")
+    for value in ({"a": [{"b": "<planted-in-parameters>"}]}, {"planted-in-parameters": 1}, ["pl4nt"]):
+        with pytest.raises(Refused, match="of the composite 'x', which Prefect keeps in clear"):
+            keep_out_of_parameters(value, "the composite 'x'")

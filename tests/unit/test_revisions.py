@@ -14,7 +14,7 @@ from taskcenter.errors import Conflict, NotFound, Refused
 from taskcenter.revision_diff import differences
 from taskcenter_console.cli import cli
 from taskcenter_console.commands import common
-from taskcenter_console.services import history, revisions, tasks
+from taskcenter_console.services import history, revisions, runs, tasks
 from taskcenter_console.services.center import Caller, Center
 from tests.fakes import api_client, fake_center
 
@@ -154,3 +154,19 @@ def test_on_the_command_line(center: Center, monkeypatch: pytest.MonkeyPatch) ->
     code, text = call("history", name, "--json")
     assert code == 0
     assert json.loads(text)["items"][0]["reason"].endswith("revision 1: why")
+
+
+def test_a_run_shows_the_revision_it_ran(center: Center, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = nightly(center)
+    first = runs.start(center, name, CALLER)
+    revisions.rollback(center, name, 1, CALLER)
+    second = runs.start(center, name, CALLER)
+    client = api_client(center)
+    for run, revision in ((first, 3), (second, 4)):
+        assert client.get(f"/api/runs/{run.id}").json()["taskRevision"] == revision
+        monkeypatch.setattr(common, "open_center", lambda: center)
+        monkeypatch.setattr(Center, "close", lambda _: None)
+        shown = CliRunner().invoke(cli, ["runs", "show", run.id], prog_name="taskcenter").stdout
+        assert f"revision   {revision}\n" in shown
+    compared = client.get(f"/api/runs/{first.id}/compare/{second.id}").json()
+    assert "taskRevision" in json.dumps(compared)

@@ -1,0 +1,60 @@
+"""SQLite's log of changes (its write-ahead log), brought into its file beside others who write. (spec 6.1, 6.5)
+
+A commit that finds the log longer than ``LONG_LOG_PAGES`` does that work itself, and everybody waits for it. So the
+service does it once a second and a purge every few steps, while nobody is kept from writing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from sqlalchemy import Engine
+
+from .database import BUSY_MS, speaking
+
+__all__ = ["begin_anew", "bring_in"]
+
+_A_FEW_PAGES = 300
+_MOMENT_MS = 5
+_TRIES = 4
+
+
+def bring_in(engine: Engine) -> tuple[bool, int, int]:
+    """As much as can be without keeping anybody from writing: whether it could, the log's pages and those done."""
+    if engine.dialect.name != "sqlite":
+        return True, 0, 0
+    with speaking(engine), engine.connect() as connection:
+        return _bring_in(_raw(connection.connection.dbapi_connection))
+
+
+def begin_anew(engine: Engine) -> int:
+    """Bring everything in, so that the log begins anew; how many pages it had. 0: it goes on.
+
+    What comes in meanwhile is brought in while nobody can write, for a moment, and only if nobody reads just then.
+    (To wait for a gap between two writes instead was tried: beside 50 writes a second the log grew and grew.)
+    """
+    first = 0
+    with speaking(engine), engine.connect() as connection:
+        raw = _raw(connection.connection.dbapi_connection)
+        for _ in range(_TRIES):
+            free, pages, done = _bring_in(raw)
+            first = first or pages
+            if free and pages - done <= _A_FEW_PAGES:
+                raw.execute(f"PRAGMA busy_timeout={_MOMENT_MS}")
+                (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+                raw.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+                if not busy:
+                    return first
+            time.sleep(_MOMENT_MS / 1_000)
+    return 0
+
+
+def _bring_in(raw: sqlite3.Connection) -> tuple[bool, int, int]:
+    busy, pages, done = raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    return not busy, int(pages), int(done)
+
+
+def _raw(connection: object) -> sqlite3.Connection:
+    assert isinstance(connection, sqlite3.Connection)
+    return connection
