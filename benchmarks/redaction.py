@@ -111,6 +111,7 @@ def hostile_lines(size: int = 1_000_000) -> dict[str, str]:
     """Lines of a megabyte that are made to cost as much as they can."""
     chance = random.Random(3)
     pieces = ["pwd=", "password=a,b ", 'password\\\\\\"', '{"password":{', "a://a:b@c ", "eyJ.", "curl -u a:b ", ":AA"]
+    pieces += ["sk-", "eyJ", "api key ", "\x1b[31m"]
     kinds = {piece: (piece * (size // len(piece) + 1))[:size] for piece in pieces}
     kinds["random signs"] = "".join(chance.choices(string.printable[:95], k=size))
     kinds["random base64"] = "".join(chance.choices(string.ascii_letters + string.digits + "+/", k=size))
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             times.append((time.perf_counter() - began) * 1000)
         figures.append({"what": f"1 MB of {kind}", "milliseconds": min(times)})
         if not options.json:
-            print(f"1 MB of {kind:<24} {min(times):7.1f} ms", flush=True)
+            print(f"1 MB of {kind!r:<24} {min(times):7.1f} ms", flush=True)
     if options.json:
         print(json.dumps(figures))
     slow = [f for f in figures if f.get("milliseconds", 0) > 100 or f.get("ours", 60) < 60 or f.get("ratio", 10) < 10]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from .errors import SetupError
 
-__all__ = ["VARIABLES", "Settings"]
+__all__ = ["VARIABLES", "Settings", "patterns_file"]
+
+PATTERNS_FILE = "redaction.txt"
 
 VARIABLES: dict[str, str] = {
     "TASKCENTER_HOME": "Data directory (0700). Default ~/.taskcenter.",
@@ -21,6 +23,7 @@ VARIABLES: dict[str, str] = {
     "TASKCENTER_PROJECT": "Folder that holds composites/ and task_types/ of your own. Default: the current folder.",
     "TASKCENTER_ALLOW_SHELL_TEXT": "0 switches off the `shell` text form of the shell task type (argv stays).",
     "TASKCENTER_FILE_ROOTS": "Further folders (absolute, parted by `:`) that backups and transfers may write files to.",
+    "TASKCENTER_REDACTION_PATTERNS": "File of your own redaction patterns. Default redaction.txt in the home.",
     "TASKCENTER_MAX_STEPS": "Most steps one composite may have. Default 10000.",
     "TASKCENTER_SECRET_KEY": "The key of the secrets (several by commas), instead of secret.key in the home.",
     "TASKCENTER_CONNECTION_<NAME>": "A database connection by address, beside those saved as Prefect blocks.",
@@ -44,6 +47,7 @@ class Settings:
     allow_shell_text: bool = True
     max_steps: int = 10_000
     file_roots: tuple[Path, ...] = ()
+    redaction_patterns: Path | None = None
     secret_key: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -51,7 +55,7 @@ class Settings:
         """Read ``env`` (default: this process's). A value of the wrong kind is a SetupError that names it."""
         env = os.environ if env is None else env
         return cls(
-            home=Path(env.get("TASKCENTER_HOME") or "~/.taskcenter").expanduser().absolute(),
+            home=_home(env),
             database=_choice(env, "TASKCENTER_DATABASE", ("auto", "embedded", "sqlite")),
             database_url=env.get("TASKCENTER_DATABASE_URL") or None,
             api_url=env.get("TASKCENTER_API_URL") or None,
@@ -62,8 +66,25 @@ class Settings:
             allow_shell_text=(env.get("TASKCENTER_ALLOW_SHELL_TEXT") or "1").lower() not in ("0", "false", "no"),
             max_steps=_number(env, "TASKCENTER_MAX_STEPS", 10_000, 1, 1_000_000),
             file_roots=_folders(env, "TASKCENTER_FILE_ROOTS"),
+            redaction_patterns=patterns_file(env) if env.get("TASKCENTER_REDACTION_PATTERNS") else None,
             secret_key=env.get("TASKCENTER_SECRET_KEY") or None,
         )
+
+    @property
+    def patterns_file(self) -> Path:
+        """Where the user's own redaction patterns stand, if there are any."""
+        return self.redaction_patterns or self.home / PATTERNS_FILE
+
+
+def patterns_file(env: Mapping[str, str] | None = None) -> Path:
+    """The same for code that must not fail over other settings."""
+    env = os.environ if env is None else env
+    named = env.get("TASKCENTER_REDACTION_PATTERNS")
+    return Path(named).expanduser().absolute() if named else _home(env) / PATTERNS_FILE
+
+
+def _home(env: Mapping[str, str]) -> Path:
+    return Path(env.get("TASKCENTER_HOME") or "~/.taskcenter").expanduser().absolute()
 
 
 def _number(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from taskcenter.errors import ServerAway
 from taskcenter.ports import Store
+from taskcenter.redaction import read_own_patterns
 from taskcenter.settings import Settings
 
 from .gateway import Gateway
@@ -63,6 +64,7 @@ class Runtime:
     @classmethod
     def open(cls, settings: Settings | None = None) -> Runtime:
         settings = settings or Settings.from_env()
+        read_own_patterns(settings.patterns_file)
         return cls(settings, open_store(database_url(settings)), Gateway(prefect_api_url(settings)))
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import os
 
 import uvicorn
 
+from taskcenter.redaction import read_own_patterns
 from taskcenter.settings import Settings
 from taskcenter_adapter.processes import require_port
 
@@ -24,6 +25,7 @@ def serve(settings: Settings) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     require_port(settings.port, "the Task Center service", "--port or TASKCENTER_PORT")
+    read_own_patterns(settings.patterns_file)
     housekeeper = Housekeeper(settings)
     listener = Listener(settings, housekeeper)
     scheduler = Scheduler(settings)

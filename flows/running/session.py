@@ -26,7 +26,7 @@ from taskcenter.errors import Refused, ServerAway, TaskCenterError
 from taskcenter.models import AuditEntry, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
-from taskcenter.redaction import redact_text
+from taskcenter.redaction import read_own_patterns, redact_text
 from taskcenter.settings import Settings
 from taskcenter.status import Origin, RunPhase, RunStatus
 from taskcenter_adapter.gateway import Gateway
@@ -281,6 +281,7 @@ def open_session(slug: str, kind: str, *, dry_run: bool, options: dict[str, Any]
     chosen = RunOptions.model_validate(options or {})
     prefect_logger: Any = get_run_logger()
     with contextlib.ExitStack() as stack, masked_errors():
+        read_own_patterns(settings.patterns_file)
         store = open_store(database_url(settings))
         stack.callback(store.close)
         _wait_for(store)

@@ -17,10 +17,12 @@ from typing import Any
 from .data import mask_data
 from .exceptions import RedactedError, exception_text, redacted_exception
 from .judge import is_secret_name
+from .own import OwnPatterns, own_patterns, read_own_patterns
 from .patterns import MASK
 from .registered import LEAST_LENGTH_IN_TEXT, Registered
+from .sieve import is_clean
 from .spans import whole
-from .text import mask_text
+from .text import MOST_ROUNDS, mask_own, mask_text
 
 __all__ = [
     "MASK",
@@ -28,6 +30,7 @@ __all__ = [
     "Redactor",
     "holds_secret",
     "is_secret_name",
+    "read_own_patterns",
     "redact",
     "redact_exception",
     "redact_exception_text",
@@ -35,6 +38,10 @@ __all__ = [
     "redact_text",
     "register_secret",
 ]
+
+
+_LONG = 4096
+"""Shorter texts are lines of a log, of which most hold nothing: that is asked first."""
 
 
 class Redactor:
@@ -56,14 +63,34 @@ class Redactor:
     def redact_text(self, text: str) -> str:
         """``text`` with registered values and recognised secrets masked."""
         try:
-            return mask_text(self.registered.mask(text))
+            own = own_patterns()
+            finds = self.registered.finds
+            if finds is not None and len(text) < _LONG and text.isascii() and "\x1b" not in text:
+                data = text.encode()
+                if not finds(data) and (own is None or not own.finds(data)):
+                    if is_clean(text, data):
+                        return text
+                    if own is None:
+                        return mask_text(text)
+            return mask_text(self.registered.mask(text)) if own is None else self._settled(text, own)
         except Exception:  # fail closed: whatever it was, the text is not shown
             return whole(text)
+
+    def _settled(self, text: str, own: OwnPatterns) -> str:
+        """With the user's own patterns too, which may match what the other rules leave, and the other way round."""
+        current = text
+        for _ in range(MOST_ROUNDS):
+            after = mask_text(mask_own(self.registered.mask(current), own))
+            if after == current:
+                return current
+            current = after
+        return whole(text)
 
     def redact(self, value: Any) -> Any:
         """A JSON-like value with secrets masked by key and in every text, at any depth. Keys, order and types stay."""
         try:
-            return mask_data(value, self._mask_leaf)
+            own = own_patterns()
+            return mask_data(value if own is None else own.mask_numbers(value), self._mask_leaf)
         except Exception:  # too deep, a cycle, or an object that misbehaves
             return MASK
 

@@ -6,9 +6,11 @@ import re
 
 from .patterns import HARMLESS_ENDINGS, HARMLESS_STARTS, HARMLESS_VALUE, KEY_NAME, MASK, UNCERTAIN
 
-__all__ = ["counts", "has_owner", "is_harmless", "is_secret_name", "is_strong"]
+__all__ = ["counts", "describes", "has_owner", "is_harmless", "is_secret_name", "is_strong"]
 
 _FILLERS = frozenset("-_. =")
+_ENDINGS = {last: tuple(w for w in HARMLESS_ENDINGS if w[-1] == last) for last in {w[-1] for w in HARMLESS_ENDINGS}}
+_STARTS_END = frozenset(word[-1] for word in HARMLESS_STARTS)
 _PASS_OWNERS = ("db", "user", "admin", "root", "my", "ftp", "smtp", "mail", "sql", "login", "any", "_", "-", ".")
 
 
@@ -23,7 +25,12 @@ def is_secret_name(name: str) -> bool:
 
 
 def _is_harmless_name(lower: str, start: int, rest: str) -> bool:
-    return (bool(rest) and rest.endswith(HARMLESS_ENDINGS)) or counts(lower, start)
+    return describes(rest) or counts(lower, start)
+
+
+def describes(rest: str) -> bool:
+    """Whether what follows the name says that it is something about it: ``token_count``, ``password_file``."""
+    return bool(rest) and rest.endswith(_ENDINGS.get(rest[-1], ()))
 
 
 def has_owner(lower: str, match: re.Match[str]) -> bool:
@@ -33,7 +40,7 @@ def has_owner(lower: str, match: re.Match[str]) -> bool:
 
 def counts(lower: str, start: int) -> bool:
     """Whether what stands before the name says that it counts or describes: ``max_tokens``, ``has_password``."""
-    return start > 1 and lower[max(0, start - 11) : start].endswith(HARMLESS_STARTS)
+    return start > 1 and lower[start - 1] in _STARTS_END and lower[max(0, start - 11) : start].endswith(HARMLESS_STARTS)
 
 
 def is_harmless(value: str) -> bool:

@@ -12,15 +12,17 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .judge import counts, has_owner, is_harmless, is_strong
-from .patterns import ASSIGNMENT, HARMLESS_ENDINGS, KEY_NAME, MASK, SCHEME, UNCERTAIN
-from .spans import Budget, Span
+from .judge import counts, describes, has_owner, is_harmless, is_strong
+from .patterns import ASSIGNMENT, KEY_NAME, MASK, SCHEME, UNCERTAIN
+from .spans import Budget, Look, Span
 
 __all__ = ["find_named"]
 
 _OPENING = re.compile(
     r"[@(\[ ]{0,3}+(?:[bBuUrRfFL$@]{1,2}(?=[\"']))?(\\{0,8}+(?:\"\"\"|'''|[\"'`])|&quot;|&#34;|%22|\\u0022)"
 )
+_MAY_OPEN = frozenset("@([ bBuUrRfFL$\\\"'`&%")
+_MAY_BE_SCHEME = frozenset("bBtTnNdDaAfFsS\u017f")  # the last one is a capital S to an engine that ignores case
 _CLOSING = {
     '"': re.compile(r'[^"\\\n]*+(?:\\.[^"\\\n]*+)*+'),
     "'": re.compile(r"[^'\\\n]*+(?:\\.[^'\\\n]*+)*+"),
@@ -40,6 +42,8 @@ _LIKELY = {
 }
 """A first glance at what follows an uncertain name, or a name and a blank: could it be a value at all?"""
 _NUMBER = re.compile(r"[-+]?[\d.,_]+")
+_MORE = 32
+"""Signs by which a separator is longer than what the sieve takes for one: ``password: str = "x"``."""
 _GLANCE = 0.2
 """What a place costs that is decided by its name alone: ``token_count=7``."""
 
@@ -47,17 +51,19 @@ _GLANCE = 0.2
 _decode: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().raw_decode
 
 
-def find_named(text: str, lower: str, start: int, end: int, budget: Budget, spans: list[Span]) -> None:
-    """Mask the values whose name stands between ``start`` and ``end``. ``lower`` is the text in lower case."""
-    at = max(start, budget.done)
-    while match := ASSIGNMENT.search(lower, at, end):
-        budget.spend(_GLANCE)
+def find_named(text: str, lower: str, look: Look, budget: Budget, spans: list[Span]) -> None:
+    """Mask the values whose name begins in ``look``. ``lower`` is the text in lower case."""
+    at, limit = max(look.start, budget.done), min(look.last + _MORE, look.stop)
+    while match := ASSIGNMENT.search(lower, at, limit):
         begin, at = match.span()
+        if begin >= look.last:
+            return
+        budget.spend(_GLANCE)
         stem, rest, closed = match.group(1, 2, 3)
         kind = match.lastindex or 4
         if kind == 7 and not rest and not _LIKELY[7].match(lower, at) and not _is_option(lower, begin):
             continue  # a word in a sentence
-        if (rest and rest.endswith(HARMLESS_ENDINGS)) or counts(lower, begin):
+        if describes(rest) or counts(lower, begin):
             continue
         sure = stem not in UNCERTAIN
         if not sure:
@@ -105,7 +111,8 @@ class _Name(NamedTuple):
 
 def _value(text: str, at: int, *, header: bool) -> tuple[int, int, str] | None:
     """Where the value that begins at ``at`` starts and ends, and its opening quote if it has one."""
-    opening = _OPENING.match(text, at)
+    first = text[at : at + 1]
+    opening = _OPENING.match(text, at) if first in _MAY_OPEN else None
     if opening:
         mark, start = opening[1], opening.end()
         if mark in _CLOSING:
@@ -114,7 +121,7 @@ def _value(text: str, at: int, *, header: bool) -> tuple[int, int, str] | None:
         else:
             end = _find_closing(text, mark, start)
         return (start, end, mark) if end > start else None
-    scheme = SCHEME.match(text, at)
+    scheme = SCHEME.match(text, at) if first in _MAY_BE_SCHEME else None
     start = scheme.end() if scheme else at
     bare = (_HEADER if header else _BARE).match(text, start)
     if not bare:

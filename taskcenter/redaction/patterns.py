@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 
 __all__ = [
     "ANSI",
     "ASSIGNMENT",
     "BASE64_LINE",
+    "BEGINNINGS",
     "BODIES",
     "COMPARISON",
     "CURL_USER",
@@ -23,12 +25,15 @@ __all__ = [
     "IDENTIFIED_BY",
     "KEY_NAME",
     "KEY_WORDS",
+    "LONG",
+    "LONG_BASE64",
     "LOOSE_SHAPES",
     "LOOSE_START",
     "MASK",
     "PRIVATE_KEY",
     "SCHEME",
     "SHAPES",
+    "TEMPLATES",
     "UNCERTAIN",
     "URL_LOGIN",
     "VENDOR",
@@ -66,7 +71,7 @@ KEY_NAME = re.compile(rf"({_NAME})")
 """A secret's name inside a longer name, for object keys (already lower-cased)."""
 
 ASSIGNMENT = re.compile(
-    rf"((?>{_NAME}))"
+    rf"({_NAME})"  # no atomic group: the engine would not see which letters it can begin with
     r"([a-z0-9_.\-]{0,32}+)"  # 2, the rest of the name: token_value, secret.key
     r"((?:[\"'`\[\])\\]|&quot;|%22){0,8}+)"  # 3, what closes it
     r"(?=[ \t:=,(>!?%])"  # most names in prose end here
@@ -150,6 +155,9 @@ BASE64_LINE = re.compile(
     r"(?<![A-Za-z0-9+/=_.\-])[A-Za-z0-9+/]{59,76}+={0,2}(?![A-Za-z0-9+/=_.\-])(?=[\s\\nr\"',+*]{0,8}/?$)", re.MULTILINE
 )
 """A line that ends in one run of 59 to 76 base64 signs: the body of a PEM file that arrives line by line."""
+
+LONG = 512
+"""Signs of base64 in one run that are masked whatever they hold."""
 
 _W = r"[A-Za-z0-9_\-]"
 _ENDS = r"(?![A-Za-z0-9])"
@@ -258,7 +266,7 @@ BODIES = (
     rf"sl\.(?:u\.)?{_W}{{100,}}+",
     r"AAAAAAAAAAAAAAAA[A-Za-z0-9%]{60,}+",
     r"00D[A-Za-z0-9]{12,15}![A-Za-z0-9_.+/=\-]{60,}+",
-    rf"S[UAOCNX][A-Z2-7]{{56}}{_ENDS}",
+    *(rf"S{second}[A-Z2-7]{{56}}{_ENDS}" for second in "UAOCNX"),
     r"tc_[A-Za-z0-9]{6,40}_[A-Za-z0-9\-]{20,}+",
 )
 
@@ -271,8 +279,35 @@ def _by_first_letter(bodies: tuple[str, ...]) -> str:
     return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items())
 
 
-SHAPES = re.compile(rf"\b(?=[A-Za-z0][A-Za-z0-9][A-Za-z0-9_.\-~])(?:{_by_first_letter(BODIES)})", re.ASCII)
-"""Vendors' tokens that begin with letters of their own, at the beginning of a word."""
+SHAPES = re.compile(
+    r"(?:\b|(?<=\\[nrt])|(?<=%20|%22|%3[ADad]))(?=[A-Za-z0][A-Za-z0-9][A-Za-z0-9_.\-~])"
+    rf"(?:{_by_first_letter(BODIES)})",
+    re.ASCII,
+)
+"""Vendors' tokens that begin with letters of their own, at the beginning of a word, or after an escape that ends in a
+letter or digit: a new line within JSON, a blank or ``=`` within an address."""
+
+
+def _beginnings(bodies: tuple[str, ...]) -> Iterator[str]:
+    """What tokens begin with before their random part, where that is a word of its own: ``xoxb-``, ``github_pat_``."""
+    for body in bodies:
+        first = re.split(r"\[[^\]]*-|\\d|\{", body)[0]
+        least = re.sub(r"\(\?:[^)]*\)\?|\\", "", first).replace("(?:", "").replace(")", "")
+        if (
+            first.count("(") == first.count(")")
+            and first[-1] in "-_~."
+            and len(re.sub(r"\[.*?\]|\(.*?\)", "x", least)) >= 5
+        ):
+            yield first
+
+
+BEGINNINGS = tuple(_beginnings(BODIES))
+
+TEMPLATES = re.compile(rf"\b(?:{_by_first_letter(BEGINNINGS)})%[sdqrvx](?:[-_.]?%[sdqrvx])*+", re.ASCII)
+"""Where a program puts a vendor's token together: ``xoxb-%s-%s``."""
+
+LONG_BASE64 = re.compile(rf"(?<![A-Za-z0-9+/=_.\-])[A-Za-z0-9+/]{{{LONG},}}+={{0,2}}")
+"""Nobody reads so much of it; keystores, service accounts and signed messages are written so."""
 
 LOOSE_SHAPES = re.compile(
     r"Q~(?<=[A-Za-z0-9_.~-]{3}[78]Q~)[A-Za-z0-9_.\-~]{31,34}"
@@ -282,12 +317,14 @@ LOOSE_SHAPES = re.compile(
     r"|NRAL(?<=[a-f0-9]{36}NRAL)"
     rf"|:AA(?<=\d{{6}}:AA){_W}{{30,}}+"
     rf"|\|(?<=\d{{13}}\|){_W}{{20,40}}(?![A-Za-z0-9_-])"
+    r"|A[KS]IA[A-Z0-9]{16,}+"
     r"|_session=[A-Za-z0-9%._\-]{16,}+"
     r"|/token/[A-Za-z0-9+=_\-]{30,}+"
 )
-"""Tokens that are known by something in their middle, which comes first here so that it can be searched for."""
+"""Tokens that are known by something in their middle, which comes first here so that it can be searched for; and the
+ids of AWS keys that stick to other capitals."""
 
-LOOSE_START = {"Q": -4, ".": -14, "-": -32, "N": -36, ":": 1, "|": 1, "_": 9, "/": 7}
+LOOSE_START = {"A": 0, "Q": -4, ".": -14, "-": -32, "N": -36, ":": 1, "|": 1, "_": 9, "/": 7}
 """Where the secret begins, counted from the sign that was found. Ids before ``:`` and ``|`` are no secrets."""
 
 VENDOR_NAMES = (
@@ -297,8 +334,9 @@ VENDOR_NAMES = (
 )
 
 VENDOR = re.compile(
-    rf"\b(?:{VENDOR_NAMES})[ \t\w.\-]{{0,20}}+[ \t\"'`]{{0,3}}+(?:=>|:=|\|\|:|[=:>,]|\?=)[ \t\"'`=\\]{{0,5}}+"
-    r"([A-Za-z0-9_=\-]{14,150})(?![A-Za-z0-9_=.\-/])",
+    rf"\b(?:{_by_first_letter(tuple(VENDOR_NAMES.split('|')))})"
+    r"[ \t\w.\-]{0,20}+[ \t\"'`]{0,3}+(?:=>|:=|\|\|:|[=:>,]|\?=)[ \t\"'`=\\]{0,5}+"
+    r"([A-Za-z0-9_=\-]{14,150}+)(?![A-Za-z0-9_=.\-/])",
     re.IGNORECASE | re.ASCII,
 )
 """A vendor's name in a variable, then a value; the caller asks whether it is strong."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import Problem, ValidationFailed
 from .forms import written_forms
@@ -76,6 +76,10 @@ class _Search:
         return None
 
 
+def _finds_nothing(_data: bytes) -> bool:
+    return False
+
+
 class Registered:
     """A set of secrets. Any thread may add to it and mask with it."""
 
@@ -87,6 +91,8 @@ class Registered:
         self._late: set[str] = set()
         self._late_values = 0
         self._searches: tuple[_Search, ...] = ()
+        self.finds: Callable[[bytes], bool] | None = _finds_nothing
+        """Whether a value is in a text; None while that is not to be had quickly."""
         self._lock = threading.Lock()
 
     def add(self, value: str) -> None:
@@ -102,6 +108,7 @@ class Registered:
         forms = written_forms(value)
         with self._lock:
             self._new |= forms
+            self.finds = None
             self._late_values += 1
             self._values.add(value)  # last: whoever adds it again masks it from then on
 
@@ -111,11 +118,8 @@ class Registered:
 
     def mask(self, text: str) -> str:
         """``text`` with registered values masked, and nothing else."""
-        searches = self._ready() if self._new else self._searches
-        if len(searches) == 1 and (scanner := searches[0].scanner) is not None:  # the usual case, made quick
-            if scanner.scan(text.encode("utf-8", "surrogatepass")) == []:
-                return text
-        elif not searches:
+        searches = self._ready() if self.finds is None else self._searches
+        if not searches:
             return text
         current = text
         for _ in range(_ROUNDS):
@@ -143,7 +147,11 @@ class Registered:
                     self._searches = (_Search(self._forms),) if self._forms else ()
                 else:
                     self._searches = (*settled, _Search(self._late))
-                self._new = set()  # last: until then who masks waits here for what it is about to miss
+                self._new = set()
+            if not self._searches:
+                self.finds = _finds_nothing
+            elif len(self._searches) == 1 and (scanner := self._searches[0].scanner) is not None:
+                self.finds = scanner.finds
             return self._searches
 
 

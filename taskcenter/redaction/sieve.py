@@ -7,13 +7,16 @@ written wider than the rules where that is simpler: repeats without bounds, no l
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
-from .patterns import BODIES, VENDOR_NAMES
+from .patterns import BEGINNINGS, BODIES, LONG, VENDOR_NAMES
 from .scanner import CASELESS, MULTILINE, PLAIN, Scanner, make_scanner
+from .spans import Look
 
-__all__ = ["Rule", "find_lines", "warm"]
+__all__ = ["Rule", "find_looks", "is_clean", "warm"]
 
 
 class Rule(IntEnum):
@@ -28,7 +31,9 @@ class Rule(IntEnum):
     VENDOR = 6
     SHAPE = 7
     LOOSE = 8
-    KEY_LINE = 9
+    TEMPLATE = 9
+    KEY_LINE = 10
+    LONG_BASE64 = 11
 
 
 _SURE = (
@@ -45,12 +50,14 @@ _ASSIGNS = r"[ \t]*(?:%3d|:|=|!=|\?=|value *=)"
 _OPENS = r"[:=> \t@(\[bur$\\\"'`]*(?:&quot;)?"
 _LISTS = r"[ \t]*[,(][ \t]*[\"'`\\]"
 _IS = r"[ \t]+(?:(?:is|was|as) )?"
+# a number of fewer than four digits stays
+_VALUE = r"(?:[^\s:=>\d]|\d[^\s]{3}|\d[\d.,_]*[^\s\d.,_])"
 # a value that has a digit or a sign in it; what may close or separate counts when something follows it
 _STRONG = r"[^\s]*(?:[^A-Za-z\s\-_./:,;&)\]}\"'`]|[,;&)\]}][^\s]|[\"'`][^\s\"'`,;:)\]}])"
 
 _EXPRESSIONS: tuple[tuple[Rule, int, str], ...] = (
     (Rule.PRIVATE_KEY, PLAIN, r"PRIVATE KEY|PuTTY-User-Key|SSH2 ENCRYPTED"),
-    (Rule.NAMED, CASELESS, rf"{_SURE}{_REST}{_FOR}(?:{_ASSIGNS}[:=> \t]*[^\s:=>]|{_LISTS}|>[^\s])"),
+    (Rule.NAMED, CASELESS, rf"{_SURE}{_REST}{_FOR}(?:{_ASSIGNS}[:=> \t]*{_VALUE}|{_LISTS}|>[^\s])"),
     (Rule.NAMED, CASELESS, rf"{_SURE}{_REST}{_FOR}{_IS}(?:[@(\[\\ ]*(?:[\"'`]|&quot;)|{_STRONG})"),
     (Rule.NAMED, CASELESS, rf"{_WEAK}{_FOR}{_ASSIGNS}{_OPENS}[^\s]{{6}}"),
     (Rule.NAMED, CASELESS, rf"{_KEY}{_FOR}{_ASSIGNS}{_OPENS}[^\s.]{{16}}"),
@@ -65,11 +72,17 @@ _EXPRESSIONS: tuple[tuple[Rule, int, str], ...] = (
     (Rule.IDENTIFIED, CASELESS, r"identified [^\n]*(?:by|as) "),
     (Rule.CURL, PLAIN, r"(?:[ \t]-u ?|--user[ =]|--proxy-user[ =]|USERPWD, ?)\\?[\"']?[^\s:\"'\\]+:"),
     (Rule.LOOSE, PLAIN, r"[78]Q~[A-Za-z0-9_.\-~]{31}|\.atlasv1\.[A-Za-z0-9_=\-]{50}|-s4t2(?:ud|af)-[a-f0-9]{64}"),
-    (Rule.LOOSE, PLAIN, r"[A-Za-z0-9_\-]{32}-us\d|[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}|[a-f0-9]{36}NRAL"),
+    # longer repeats before the letters, or in the last one, would slow the engine down
+    (Rule.LOOSE, PLAIN, r"[A-Za-z0-9_\-]{8}-us\d"),
+    (Rule.LOOSE, PLAIN, r"[0-9a-f]{8}-[0-9a-f]{8}-[0-9a-f]{8}"),
+    (Rule.LOOSE, PLAIN, r"[a-f0-9]{4}NRAL"),
+    (Rule.LOOSE, PLAIN, r"A[KS]IA[A-Z0-9]{16}"),
     (Rule.LOOSE, PLAIN, r"\d{6}:AA[A-Za-z0-9_\-]{30}|\d{13}\|[A-Za-z0-9_\-]{20}"),
     (Rule.LOOSE, PLAIN, r"_session=[A-Za-z0-9%._\-]{16}|/token/[A-Za-z0-9+=_\-]{30}"),
 )
-_KEY_LINE = r"[A-Za-z0-9+/]{59}={0,2}[ \t\r\\nr\"',+*]{0,8}/?$"
+_ESCAPE = r"(?:\\[nrt]|%(?:20|22|3[ADad]))"
+_KEY_LINE = r"[A-Z][A-Za-z0-9+/]{29}[A-Za-z0-9+/]*={0,2}[ \t\r\\nr\"',+*]{0,8}/?$"
+_KEY_LINE_LEAST = 59
 
 
 def _start_of(body: str) -> str:
@@ -81,6 +94,14 @@ def _start_of(body: str) -> str:
 
 _AFTER_VENDOR = r"[ \t\w.\-]*[ \t\"'`]*(?:[=:>,]|\|\|:|\?=)[>= \t\"'`\\]*[A-Za-z0-9_=\-]{14}"
 
+_PARTS = (
+    {Rule.NAMED},
+    {Rule.PRIVATE_KEY, Rule.LOGIN, Rule.COMPARISON, Rule.IDENTIFIED, Rule.CURL},
+    {Rule.VENDOR, Rule.TEMPLATE},
+    {Rule.SHAPE},
+    {Rule.LOOSE},
+)
+
 _WORTH = 1024 * 1024
 """Characters after which a process has enough to mask to pay for the scanner: 0.3 s to load and compile."""
 
@@ -88,34 +109,90 @@ _LONG = 64 * 1024
 """A single text so long is worth it at once: what is made to cost time costs most without the scanner."""
 
 
+_BEFORE = 1024
+"""No place begins further before the word in which its expression ends."""
+_NEAR = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Expressions that are looked for in one go."""
+
+    scanner: Scanner
+    rules: tuple[Rule, ...]
+    """Of each expression."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Sieve:
     """All expressions, ready to be looked for."""
 
-    main: Scanner
-    rules: tuple[Rule, ...]
-    """Of each expression of ``main``, and of the key lines."""
-    key_lines: Scanner
+    main: _Group
+    key_lines: _Group
     """The one expression that slows the others down; most single lines are known not to need it."""
+    long_base64: _Group
+    """The fastest one if it is alone."""
 
-    def lines(self, text: str) -> dict[Rule, list[tuple[int, int]]] | None:
-        """From and to of the lines that each rule should look at; None when there are too many such places."""
+    def is_clean(self, text: str, data: bytes) -> bool:
+        """Whether no rule has anything to look at. ``data`` is the text, which is plain ASCII without colours."""
+        if self.main.scanner.finds(data):
+            return False
+        others = self._others(text)
+        return not others or not any(group.scanner.finds(data) for group in others)
+
+    def _others(self, text: str) -> tuple[_Group, ...]:
+        """Those beside ``main`` that can find something in a text, which its length and form tell."""
+        if len(text) < LONG:
+            # 59 signs of base64 within 9 signs of the end leave no room for a blank there
+            if len(text) < _KEY_LINE_LEAST or (" " in text[-59:-9] and "\n" not in text):
+                return ()
+            return (self.key_lines,)
+        return (self.key_lines, self.long_base64)
+
+    def looks(self, text: str) -> dict[Rule, list[Look]]:
+        """Where each rule should look."""
         # one byte per sign, so that positions stay what they are; what is not ASCII becomes a question mark
         data = text.encode("ascii", "replace")
-        hits = self.main.scan(data)
-        # 59 signs of base64 within 9 signs of the end leave no room for a blank here
-        if hits is not None and ("\n" in text or " " not in text[-59:-9]):
-            ends = self.key_lines.scan(data)
-            hits = None if ends is None else [*hits, *((len(self.rules) - 1, start, end) for _, start, end in ends)]
-        if not hits:
-            return None if hits is None else {}
-        found: dict[Rule, list[tuple[int, int]]] = {}
-        for number, _, end in hits:
-            lines = found.setdefault(self.rules[number], [])
-            if not lines or end > lines[-1][1]:
-                stop = text.find("\n", end - 1)
-                lines.append((text.rfind("\n", 0, end - 1) + 1, stop if stop >= 0 else len(text)))
+        found: dict[Rule, list[Look]] = {}
+        groups = (self.main, *self._others(text))
+        hits = self.main.scanner.scan(data)
+        if hits is None:  # too many: what is rare is still looked for, and only the others look everywhere
+            groups = (*_parts(), *groups[1:])
+        for group in groups:
+            if group is not self.main:
+                hits = group.scanner.scan(data)
+            if hits is None:
+                found |= {rule: [Look(0, len(text), len(text))] for rule in group.rules}
+                continue
+            ends: dict[Rule, list[int]] = {}
+            for number, _, end in hits:
+                ends.setdefault(group.rules[number], []).append(end)
+            found |= {rule: _looks(text, ends[rule]) for rule in ends}
         return {rule: found[rule] for rule in sorted(found)}
+
+
+def _looks(text: str, ends: Sequence[int]) -> list[Look]:
+    """A look at each line in which an expression ended; in a long line only at what is near."""
+    looks: list[Look] = []
+    start = last = 0
+    stop = -1
+    for end in ends:
+        if end > stop:
+            if stop >= 0:
+                looks.append(Look(start, last, stop))
+            start, stop = text.rfind("\n", 0, end - 1) + 1, text.find("\n", end - 1)
+            stop = stop if stop >= 0 else len(text)
+            if end - start > _NEAR:
+                start = max(start, text.rfind(" ", start, end - 1) - _BEFORE)
+        elif end - last > _NEAR:
+            begin = text.rfind(" ", last, end - 1) - _BEFORE
+            if begin > last:
+                looks.append(Look(start, last, stop))
+                start = begin
+        last = end
+    if stop >= 0:
+        looks.append(Look(start, last, stop))
+    return looks
 
 
 _sieve: _Sieve | None = None
@@ -123,13 +200,33 @@ _looked_at = 0
 """Characters that were looked at without it."""
 
 
-def _make() -> _Sieve | None:
+def _expressions() -> list[tuple[Rule, int, str]]:
     # one expression for each token and vendor: what begins with plain letters is what the engine is fastest at
-    tokens = ((Rule.SHAPE, PLAIN, rf"\b{_start_of(body)}") for body in BODIES)
+    tokens = ((Rule.SHAPE, PLAIN, before + _start_of(body)) for body in BODIES for before in (r"\b", _ESCAPE))
+    templates = ((Rule.TEMPLATE, PLAIN, rf"\b{first}%[sdqrvx]") for first in BEGINNINGS)
     vendors = ((Rule.VENDOR, CASELESS, vendor + _AFTER_VENDOR) for vendor in VENDOR_NAMES.split("|"))
-    rules, flags, expressions = zip(*_EXPRESSIONS, *tokens, *vendors, strict=True)
-    main, key_lines = make_scanner(expressions, flags), make_scanner([_KEY_LINE], [MULTILINE])
-    return _Sieve(main, (*rules, Rule.KEY_LINE), key_lines) if main is not None and key_lines is not None else None
+    return [*_EXPRESSIONS, *tokens, *templates, *vendors]
+
+
+def _group(parts: Iterable[tuple[Rule, int, str]]) -> _Group | None:
+    rules, flags, expressions = zip(*parts, strict=True)
+    scanner = make_scanner(expressions, flags)
+    return _Group(scanner, rules) if scanner is not None else None
+
+
+def _make() -> _Sieve | None:
+    lines = [(Rule.KEY_LINE, MULTILINE, _KEY_LINE)]
+    long = [(Rule.LONG_BASE64, PLAIN, rf"[A-Za-z0-9+/]{{{LONG}}}")]
+    groups = [group for parts in (_expressions(), lines, long) if (group := _group(parts)) is not None]
+    return _Sieve(*groups) if len(groups) == 3 else None
+
+
+@cache
+def _parts() -> tuple[_Group, ...]:
+    """The expressions of ``main`` again, apart; made when a text needs it."""
+    every = _expressions()
+    parts = [[one for one in every if one[0] in part] for part in _PARTS]
+    return tuple(group for part in parts if (group := _group(part)) is not None)
 
 
 def warm() -> bool:
@@ -139,11 +236,15 @@ def warm() -> bool:
     return _sieve is not None
 
 
-def find_lines(text: str) -> dict[Rule, list[tuple[int, int]]] | None:
-    """From and to of the lines that each rule should look at; None when every rule has to look everywhere.
+def is_clean(text: str, data: bytes) -> bool:
+    """Whether no rule needs to look at a text; False also where that is not known."""
+    return _sieve is not None and _sieve.is_clean(text, data)
 
-    That is so where there are too many such places, where the scanner does not run, and while the process has seen
-    too little text for it to pay.
+
+def find_looks(text: str) -> dict[Rule, list[Look]] | None:
+    """Where each rule should look; None when every rule has to look everywhere.
+
+    That is so where the scanner does not run, and while the process has seen too little text for it to pay.
     """
     global _looked_at
     if _sieve is None:
@@ -154,4 +255,4 @@ def find_lines(text: str) -> dict[Rule, list[tuple[int, int]]] | None:
             _looked_at = -(1 << 62)  # never again
             return None
         assert _sieve is not None
-    return _sieve.lines(text)
+    return _sieve.looks(text)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import re
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -99,6 +100,28 @@ def test_a_token_is_known_by_its_shape(secret: str, around: str) -> None:
     found = redact_text(around.format(secret))
     assert secret not in found
     assert MASK in found
+
+
+@pytest.mark.parametrize("road", ["slow_road", "quick_road"])
+@pytest.mark.parametrize("before", ["\\n", "\\t", "%20", "%3D", "%22"])
+def test_a_token_after_an_escape_begins_a_word(before: str, road: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(road)
+    for secret in (token("gh" + "p_", 36), token("sk_" + "live_", 24), token("AK" + "IA", 16, "Q7WERTZ3UIOP5ASD")):
+        assert secret not in redact_text(f"see{before}{secret}{before}end")
+        assert secret not in redact_text(f"see{before}{secret} end")
+
+
+@pytest.mark.parametrize("road", ["slow_road", "quick_road"])
+def test_forms_that_no_text_for_people_has(road: str, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue(road)
+    assert redact_text('say("xo' + 'xb-%s-%s-%s")') == f'say("{MASK}")'
+    assert redact_text("github" + "_pat_%s, %s") == f"{MASK}, %s"
+    assert redact_text("a disk-%s or task-%d") == "a disk-%s or task-%d"
+    assert MASK in redact_text("IDENTIFIER" + "AK" + "IAQ7WERTZ3UIOP5ASDMORE")
+    key = base64.b64encode(random.Random(1).randbytes(500)).decode()
+    assert redact_text(f"key {key} end") == f"key {MASK} end"
+    for text in (f"img src=data:image/png;base64,{key}", f"x {key[:400]} y", "x " + "ab12/" * 200, "f0" * 400):
+        assert redact_text(text) == text
 
 
 @pytest.mark.parametrize("around", ["{}", "(line 1)\n{}\n(line 3)"])
@@ -431,6 +454,28 @@ def test_both_roads_find_the_same(slow_road: None) -> None:
         sieve._sieve = None
 
 
+def test_a_very_long_line_is_looked_at_in_parts_and_masked_as_if_whole(slow_road: None) -> None:
+    chance = random.Random(5)
+    sayings = [text for text in SAYINGS if "\n" not in text and "curl" not in text]
+    sayings += [token("gh" + "p_", 3_000), "password=" + "a" * 5_000, "https://u:" + "p4" * 250 + "@h/"]
+    plain, texts = ordinary_log(60_000), []
+    for between in (" ", "  ", ",", "\t"):
+        pieces = [chance.choice(sayings if chance.random() < 0.05 else plain) for _ in range(400)]
+        texts.append(between.join(pieces))
+    slow = [redact_text(text) for text in texts]
+    assert sieve._sieve is None
+    assert sieve.warm()
+    assert [redact_text(text) for text in texts] == slow
+
+
+def test_where_one_rule_finds_too_much_the_others_still_find(quick_road: None) -> None:
+    secret = token("gh" + "p_", 36)
+    dense = "password=x1 " * 4_000
+    found = redact_text(f"{dense}\n{secret}\n{dense}")
+    assert secret not in found
+    assert "x1" not in found
+
+
 def test_a_log_of_many_lines_is_masked_as_its_lines_are(quick_road: None) -> None:
     alone = [text for text in SAYINGS if "\n" not in text and not text.startswith("curl")]
     assert redact_text("\n".join(alone)).split("\n") == [redact_text(text) for text in alone]
@@ -453,11 +498,6 @@ def test_any_number_of_threads_may_mask_at_once(quick_road: None) -> None:
 # --- cases of other projects ------------------------------------------------------------------------------------------
 
 
-def is_fragment(line: str) -> bool:
-    """A row that holds no secret at all: what is left of a test that builds its case from parts (``"xoxb-%s-%s"``)."""
-    return "%s" in line or max(map(len, re.split(r"\s", line))) < 12
-
-
 BARS = {
     ("gitleaks", "T"): 0.90,
     ("detect-secrets", "T"): 0.85,
@@ -478,10 +518,6 @@ def test_what_other_detectors_test_with(road: str, request: pytest.FixtureReques
         good = [_as_it_should(row, redact_text(row["line"])) for row in cases]
         figure = sum(good) / len(cases)
         said = f"{source} {label}: {sum(good)} of {len(cases)} = {figure:.1%}"
-        if (source, label) == ("gitleaks", "T"):  # some rows of it are words such as "github" and hold no secret
-            real = [found for found, row in zip(good, cases, strict=True) if not is_fragment(row["line"])]
-            figure = sum(real) / len(real)
-            said += f"; of the {len(real)} rows that hold a secret {figure:.1%}"
         print(said, f"(bar {bar:.0%})")
         if figure < bar:
             missed.append(said)
