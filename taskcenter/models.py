@@ -245,6 +245,9 @@ class Run(Model):
     result: Any = None
     plan_hash: str | None = None
     prefect_state: str | None = None
+    batch_id: str | None = None
+    """The batch that it is an item of, and which one, from 1."""
+    batch_item: int | None = None
 
 
 class StepRun(Model):

@@ -184,6 +184,8 @@ def _missing_row(
         finished_at=_time(row["end_time"], now) if row.get("end_time") else None,
         message=redact_text((row.get("state") or {}).get("message") or "") or None,
         prefect_state=row["state_name"],
+        batch_id=facts.get("batch"),
+        batch_item=int(facts["item"]) if "item" in facts else None,
     )
     if repair:
         store.record(Changes(runs=(run,), audit=(_audit(run, "run_found_in_prefect", f"{status} in Prefect", now),)))

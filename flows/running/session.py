@@ -230,6 +230,8 @@ def _first_row(flow_run: FlowRun, task: Task | None, slug: str, kind: str, known
             resumed_from=facts.get("resumed"),
             created_at=flow_run.created or now,
             slot=flow_run.expected_start_time,
+            batch_id=facts.get("batch"),
+            batch_item=int(facts["item"]) if "item" in facts else None,
         )
     trigger = (flow_run.parameters or {}).get("trigger_id")
     return base.model_copy(
