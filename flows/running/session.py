@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,7 @@ from taskcenter.audit import ended
 from taskcenter.clock import utc_now
 from taskcenter.context import RunContext
 from taskcenter.errors import Refused, TaskCenterError
-from taskcenter.models import AuditEntry, Run, Task
+from taskcenter.models import AuditEntry, ResourceLimits, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
 from taskcenter.redaction import redact_text
@@ -66,6 +67,8 @@ class Session:
     temp_dir: Path
     hold: Hold
     _used: set[tuple[str, str | None]] = field(default_factory=set, repr=False)
+    _printed: int = field(default=0, repr=False)
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def run(self) -> Run:
@@ -98,10 +101,18 @@ class Session:
             resolve_snapshots=lambda: self.store.snapshots,
             on_progress=on_progress,
             on_output=on_output,
+            limits=self.task.termination.limits if self.task else ResourceLimits(),
+            printed=self.printed,
             is_cancelled=is_cancelled,
             is_held=lambda: self.hold.held,
             held_seconds=self.hold.seconds,
         )
+
+    def printed(self, size: int) -> int:
+        """A process of the run has printed so many bytes more; how many all of them have."""
+        with self._counting:
+            self._printed += size
+            return self._printed
 
     def connection(self, name: str) -> Connection:
         return connection(name, self.settings.home)
