@@ -123,9 +123,11 @@ def may_start(connection: Connection) -> list[str]:
     """The keys of the requests whose turn in their batch has come."""
     found: list[str] = []
     batch, asked, run = run_batches.c, run_requests.c, task_runs.c
-    for row in connection.execute(
-        sa.select(batch.id, batch.parallel).where(batch.closed_at.is_(None), batch.stopped.is_(None))
-    ):
+    bad = sa.exists().where(run.batch_id == batch.id, run.status == written("failed")).correlate(run_batches)
+    going_on = sa.select(batch.id, batch.parallel).where(
+        batch.closed_at.is_(None), batch.stopped.is_(None), sa.not_(sa.and_(batch.stop_on_error, bad))
+    )
+    for row in connection.execute(going_on):
         going = sa.select(sa.func.count()).where(run.batch_id == row.id, written_in(run.status, OPEN))
         room = row.parallel - connection.execute(going).scalar_one()
         if room > 0:

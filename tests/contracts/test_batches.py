@@ -110,6 +110,7 @@ def test_an_error_stops_what_waits_and_what_runs_goes_on(sql_store: SqlStore) ->
     batch = ask(sql_store, 5, parallel=2, stop_on_error=True)
     first = feed(sql_store)
     end(sql_store, first[1:], RunStatus.FAILED, error="no table\nmore", message="no table")
+    assert sql_store.schedule.requests.wanted(NOW) == []  # also before anybody has stopped it
     assert feed(sql_store) == []
     assert statuses(sql_store, batch) == ["queued", "failed", "not_started", "not_started", "not_started"]
     assert closed(sql_store, batch).closed_at is None

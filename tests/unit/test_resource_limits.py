@@ -130,6 +130,19 @@ def test_what_was_used_before_is_not_the_works(tmp_path: Path) -> None:
     del kept
 
 
+def test_looking_is_not_the_works() -> None:
+    def others() -> list[psutil.Process]:
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+        return []
+
+    usage = Usage(others)
+    for _ in range(3):
+        usage.now()
+    assert usage.now()[0] < 0.3
+
+
 def test_without_limits_nothing_is_watched() -> None:
     with watch_resources(ResourceLimits(open_files=20), lambda: 1 / 0, lambda _: None):  # type: ignore[arg-type, return-value]
         time.sleep(0.3)
