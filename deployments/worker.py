@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import tempfile
 import time
@@ -29,11 +30,14 @@ from prefect.states import Pending
 from prefect.workers.base import BaseWorker, BaseWorkerResult
 from prefect.workers.process import ProcessJobConfiguration, ProcessVariables
 
+from taskcenter.clock import utc_now
+from taskcenter.recycling import Recycling, decide_recycling, leak_marks
 from taskcenter.settings import Settings
 from taskcenter_adapter.run_gate import Asked, asked_of
 
 from .warm_pool import WarmPool, WarmProcessAway
 from .worker_leases import WorkerLeases
+from .worker_processes import ProcessBook
 from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskCenterJobConfiguration", "TaskCenterWorker", "TaskCenterWorkerResult"]
 
 
+_TURN_SECONDS = 20.0
 _FRESH = 0.5
 """Seconds for which what a poll found waiting is good."""
 _SPOOL_SECONDS = 10.0
@@ -88,6 +93,8 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._records = RunRecords(Settings.from_env(), self._logger)
         self._leases = WorkerLeases(Settings.from_env(), self._logger)
         self._warm = WarmPool({**os.environ, **self.job_configuration._base_environment()})
+        self._book = ProcessBook()
+        self._turn: Recycling | None = None
         self._polling = asyncio.Lock()
         self._waker = Waker(self._wake, self._changed, self._logger, Settings.from_env().home)
         begin = asyncio.create_task(self._warm.start())
@@ -100,6 +107,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._services = await self._exit_stack.enter_async_context(anyio.create_task_group())
         for service in (
             self._keep_warm,
+            self._recycle,
             self._waker.at_slots,
             self._waker.at_bell,
             self._waker.at_events,
@@ -140,6 +148,28 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             except WarmProcessAway as error:
                 self._logger.error("%s", error)
                 await asyncio.sleep(2)
+
+    async def _recycle(self) -> None:
+        """Once an hour, in a minute of its own: look for garbage, and make an idle warm process anew."""
+        last = utc_now()
+        while True:
+            await asyncio.sleep(_TURN_SECONDS)
+            now, index = utc_now(), await self._leases.place()
+            self._turn = self._decide(index, now, last)
+            last = now
+            if self._turn.collect:
+                gc.collect()
+            if self._turn.renew:
+                self._logger.info("the warm process is made anew: %s", self._turn.reason)
+                try:
+                    await self._warm.renew()
+                except WarmProcessAway as error:
+                    self._logger.error("%s; the old one stays", error)
+
+    def _decide(self, index: int, now: datetime, last: datetime) -> Recycling:
+        born = self._warm.born or now
+        marks = leak_marks(now - born, self._book.measure(self._warm.pid).get("grownMb"))
+        return decide_recycling(index, now, last, born, idle=self._warm.idle, marks=marks)
 
     # finding work ------------------------------------------------------------------------------------
 
@@ -228,10 +258,17 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             "pool": self._work_pool_name,
             "pid": os.getpid(),
             "limit": self._limit,
-            "warm": {"pid": self._warm.pid, **self._warm.facts},
+            "heardAt": utc_now().isoformat(),
+            "process": self._book.measure(os.getpid()),
+            "warm": {
+                **self._warm.facts,
+                **self._book.measure(self._warm.pid),
+                "renewed": self._warm.renewed,
+                "nextTurn": self._turn.next_at.isoformat() if self._turn is not None else None,
+            },
             "runs": {
-                str(run_id): {"pid": live.started.pid if live.started else None, "phase": live.phase}
-                for run_id, live in self._live.items()
+                str(run_id): {**self._book.measure(live.started.pid if live.started else None), "phase": live.phase}
+                for run_id, live in list(self._live.items())
             },
         }
 

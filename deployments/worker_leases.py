@@ -102,6 +102,18 @@ class WorkerLeases:
         with contextlib.suppress(TaskCenterError):  # the database is away: it runs out by itself
             self._leases().leave(run_id, self.holder, utc_now())
 
+    async def place(self) -> int:
+        """This worker's place among those that are there, from 0; 0 while the database is away."""
+        return await asyncio.to_thread(self._place)
+
+    def _place(self) -> int:
+        try:
+            now = utc_now()
+            there = sorted(held.holder for held in self._leases().workers() if held.until > now)
+        except TaskCenterError:
+            return 0
+        return there.index(self.holder) if self.holder in there else 0
+
     async def keep(self, facts: Callable[[], dict[str, Any]], lost: Callable[[UUID], None]) -> None:
         """Renew for ever; ``lost`` is told of each run that was taken from this worker."""
         while True:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import ConnectionUnavailable, Refused
+from .models import ResourceLimits
 from .ports import SchemaSnapshots
 from .status import Origin
 
@@ -90,6 +91,10 @@ class RunContext:
     held_seconds: Callable[[], float] = lambda: 0.0
     """How long the run was held by a person so far: no time-out counts that."""
     on_output: Callable[[str, str], None] | None = None
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
+    """How much the run may use."""
+    printed: Callable[[int], int] | None = None
+    """Told how many bytes a process has printed; gives how many all of the run have."""
     tags: list[str] = field(default_factory=list)
     summary_text: str = ""
     _percent: float = 0.0

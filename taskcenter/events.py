@@ -10,9 +10,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from .batches import Batch, batch_status
 from .models import OutboxEvent, Run, Task
 
-__all__ = ["EVENTS", "history_purged", "run_finished", "run_overdue", "run_started", "task_changed", "task_paused"]
+__all__ = [
+    "EVENTS",
+    "batch_finished",
+    "history_purged",
+    "run_finished",
+    "run_overdue",
+    "run_started",
+    "task_changed",
+    "task_paused",
+]
 
 EVENTS: dict[str, tuple[str, ...]] = {
     "task_run_started": ("runId", "taskId", "origin", "attempt", "totalAttempts", "startedAt", "triggerId"),
@@ -26,6 +36,7 @@ EVENTS: dict[str, tuple[str, ...]] = {
         "deletedPrefectRuns", "deletedFiles", "triggeredAt",
     ),
     "task_paused_by_rule": ("taskId", "slug", "reason"),
+    "task_batch_finished": ("batchId", "taskId", "slug", "status", "items", "counts", "stopped", "finishedAt"),
     "task:created": ("taskId", "slug", "revision"),
     "task:updated": ("taskId", "slug", "revision"),
     "task:deleted": ("taskId", "slug", "revision"),
@@ -95,6 +106,23 @@ def run_overdue(run: Run, limit: float, now: datetime) -> OutboxEvent:
 def task_paused(task: Task, reason: str, now: datetime) -> OutboxEvent:
     """By a rule and not by a person."""
     return _event("task_paused_by_rule", now, taskId=task.id, slug=task.slug, reason=reason)
+
+
+def batch_finished(batch: Batch, now: datetime) -> OutboxEvent:
+    """Every item of it is over."""
+    counts = (batch.summary or {}).get("counts") or {}
+    return _event(
+        "task_batch_finished",
+        now,
+        batchId=batch.id,
+        taskId=batch.task_id,
+        slug=batch.task_slug,
+        status=batch_status(batch, counts).value,
+        items=len(batch.items),
+        counts=counts,
+        stopped=batch.stopped,
+        finishedAt=_iso(batch.closed_at),
+    )
 
 
 def history_purged(scheduler: str, counts: Mapping[str, Any], triggered_at: datetime, now: datetime) -> OutboxEvent:

@@ -29,6 +29,7 @@ __all__ = [
     "OutboxEvent",
     "OverlapPolicy",
     "OverlapScope",
+    "ResourceLimits",
     "RetryPolicy",
     "Run",
     "SchemaSnapshot",
@@ -97,12 +98,24 @@ class RetryPolicy(Model):
     max_backoff_ms: int | None = Field(None, ge=0)
 
 
+class ResourceLimits(Model):
+    """How much one run may use, with all processes that it starts; absent: no limit. See ``resource_limits``."""
+
+    cpu_seconds: float | None = Field(None, gt=0, le=31_536_000)
+    memory_mb: int | None = Field(None, ge=16, le=16_777_216)
+    open_files: int | None = Field(None, ge=16, le=1_048_576)
+    """Of each process that it starts."""
+    log_bytes: int | None = Field(None, ge=1)
+    """What the processes that it starts may print."""
+
+
 class Termination(Model):
     """When a run is stopped and a task paused by rule (spec 5.7). Seconds."""
 
     max_runtime: float | None = Field(None, gt=0)
     max_failures: int = Field(0, ge=0)
     kill_on_timeout: bool = True
+    limits: ResourceLimits = ResourceLimits()
 
 
 TriggerType = Literal["cron", "interval", "one_shot", "planned", "ad_hoc", "after", "startup"]
@@ -245,6 +258,9 @@ class Run(Model):
     result: Any = None
     plan_hash: str | None = None
     prefect_state: str | None = None
+    batch_id: str | None = None
+    """The batch that it is an item of, and which one, from 1."""
+    batch_item: int | None = None
 
 
 class StepRun(Model):

@@ -61,6 +61,7 @@ class RunFilter:
     status: RunStatus | None = None
     trigger_id: str | None = None
     root_run_id: str | None = None
+    batch_id: str | None = None
     open_only: bool = False
     since: datetime | None = None
     until: datetime | None = None

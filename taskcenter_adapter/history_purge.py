@@ -23,7 +23,7 @@ from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, Plan
 from .database import make_engine
 from .purge_conditions import Conditions
 from .purge_preview import COUNTERS, STEP_RUNS
-from .schedule_tables import run_cancels, run_requests, slot_ledger, trigger_firings
+from .schedule_tables import run_batches, run_cancels, run_requests, slot_ledger, trigger_firings
 from .statements import one_of
 from .store_sql import SqlStore
 from .tables import (
@@ -174,9 +174,13 @@ class HistoryPurge:
 
     def _requests(self, size: int) -> Step:
         where = self._some(run_requests, [self._rules.request_goes()], size)
-        deleted, seconds = self._write(
-            lambda connection: connection.execute(sa.delete(run_requests).where(where)).rowcount
-        )
+        batches = self._some(run_batches, [self._rules.batch_goes()], size)
+
+        def work(connection: Connection) -> int:
+            connection.execute(sa.delete(run_batches).where(batches))
+            return connection.execute(sa.delete(run_requests).where(where)).rowcount
+
+        deleted, seconds = self._write(work)
         return Step({COUNTERS["requests"]: deleted}, seconds, self.plan.now if deleted >= size else None)
 
     def _write(self, work: Callable[[Connection], T]) -> tuple[T, float]:

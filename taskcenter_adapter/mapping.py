@@ -60,7 +60,10 @@ MANAGED = "taskcenter"
 """The tag of all flow runs and deployments that are ours."""
 
 
-def tags_for(origin: Origin, *, attempt: int = 1, root: str = "", total: int = 1, resumed_from: str = "") -> list[str]:
+def tags_for(
+    origin: Origin, *, attempt: int = 1, root: str = "", total: int = 1, resumed_from: str = "",
+    batch: str | None = None, item: int | None = None,
+) -> list[str]:  # fmt: skip
     """What a flow run carries about itself, so that its row can be rebuilt from Prefect alone."""
     tags = [MANAGED, f"origin:{origin.value}"]
     if attempt > 1 or total > 1:
@@ -69,6 +72,8 @@ def tags_for(origin: Origin, *, attempt: int = 1, root: str = "", total: int = 1
         tags.append(f"root:{root}")
     if resumed_from:
         tags.append(f"resumed:{resumed_from}")
+    if batch:
+        tags += [f"batch:{batch}", f"item:{item}"]
     return tags
 
 
@@ -80,6 +85,6 @@ def priority_of(tags: Iterable[str], queue: str | None) -> Priority:
 
 def facts_from_tags(tags: Iterable[str]) -> dict[str, str]:
     """``origin:manual`` → ``{"origin": "manual"}``; other tags are left out."""
-    known = ("origin", "attempt", "attempts", "root", "resumed", "priority")
+    known = ("origin", "attempt", "attempts", "root", "resumed", "priority", "batch", "item")
     pairs = (tag.partition(":") for tag in tags)
     return {name: value for name, colon, value in pairs if colon and name in known}

@@ -102,6 +102,8 @@ RUN_RULES = Rules(
         "result": Keep.KNOWN,
         "plan_hash": Keep.KNOWN,
         "prefect_state": Keep.KNOWN,
+        "batch_id": Keep.KNOWN,
+        "batch_item": Keep.KNOWN,
     },
     blanks=frozenset({"task_slug", "task_type", "root_run_id", "name"}),
 )

@@ -12,7 +12,7 @@ from taskcenter.scheduling.timetable import FINITE
 from taskcenter.status import TERMINAL_RUN
 
 from .schedule_read import OPEN
-from .schedule_tables import run_requests, slot_ledger, trigger_firings
+from .schedule_tables import run_batches, run_requests, slot_ledger, trigger_firings
 from .statements import one_of
 from .tables import UtcTime, outbox_events, task_audit_logs, task_run_logs, task_runs, task_triggers
 
@@ -136,6 +136,14 @@ class Conditions:
             sa.func.coalesce(row.trigger_id, "").not_in(lists),
             sa.func.coalesce(row.run_id, "").not_in(open_runs), *self.not_held(row),
         )  # fmt: skip
+
+    def batch_goes(self) -> ColumnElement[bool]:
+        """It is over, and none of its runs is left: it is a list of them, and goes with the last."""
+        row, run = run_batches.c, task_runs.c
+        one: sa.Select[Any] = sa.select(sa.literal_column("1")).where(run.batch_id == row.id)
+        left = one.correlate(run_batches)
+        held = [~one_of(row.task_id, self.plan.held_tasks)] if self.plan.held_tasks else []
+        return sa.and_(row.closed_at < self.plan.cutoff(self.plan.ledger_days), ~sa.exists(left), *held)
 
     def firing_goes(self) -> ColumnElement[bool]:
         row = trigger_firings.c

@@ -71,6 +71,8 @@ def new_row(
         error=text if status is RunStatus.FAILED else None,
         message=text,
         prefect_state=row["state_name"],
+        batch_id=facts.get("batch"),
+        batch_item=int(facts["item"]) if "item" in facts else None,
     )
     if repair:
         entry = _audit(run, "run_found_in_prefect", f"{status} in Prefect", now)

@@ -22,6 +22,7 @@ from taskcenter.scheduling.misfire import held_by
 from taskcenter.scheduling.state import Firing, Hold, Horizon, Standing, State, TriggerState
 from taskcenter.scheduling.timetable import next_run, start_of
 
+from .batches import Batches
 from .leases import Lead, Lease, Transactions
 from .rows import event_row
 from .schedule_calendars import CalendarBook
@@ -54,6 +55,7 @@ class Schedule:
         self.lead = Lead(store)
         self.requests = Requests(store)
         self.calendars = CalendarBook(store)
+        self.batches = Batches(store)
 
     # reading ---------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from taskcenter.scheduling.misfire import held_by
 from taskcenter.scheduling.state import Standing
 from taskcenter.status import Origin
 
+from .batches import may_start
 from .leases import Transactions
 from .schedule_read import OPEN, Reader
 from .schedule_rows import occurrence_of, request_of
@@ -63,6 +64,8 @@ class Requests:
         with self._store.reading() as connection:
             held = Reader(connection).held_tasks(now)
             may_go = [row.status == written("wanted"), _may_go()]
+            turns = may_start(connection)
+            may_go.append(sa.or_(row.batch_id.is_(None), row.key.in_(turns)) if turns else row.batch_id.is_(None))
             if held is None:
                 may_go.append(row.by_person.is_(True))
             elif held:

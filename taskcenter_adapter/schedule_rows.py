@@ -135,6 +135,7 @@ def request_row(request: RunRequest) -> Row:
         "created_at": request.created_at,
         "serial": request.serial or None,
         "by_person": request.origin in BY_PERSON,
+        "batch_id": request.batch_id,
     }
 
 

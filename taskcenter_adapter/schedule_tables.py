@@ -13,6 +13,7 @@ from .tables import CASCADE, JSON, KEY, UtcTime, metadata
 __all__ = [
     "calendars",
     "leases",
+    "run_batches",
     "run_cancels",
     "run_requests",
     "slot_ledger",
@@ -86,7 +87,17 @@ run_requests = Table(
     Column("by_person", Boolean, nullable=False, server_default=false(), comment="no hold keeps it back"),
     Index("ix_run_requests_status", "status", "due", "rank"),
     Index("ix_run_requests_slot", "trigger_id", "slot"),
+    Column("batch_id", KEY, comment="the batch that the run is an item of"),
     Index("ix_run_requests_run_id", "run_id"),
+)
+_in_batch = run_requests.c.batch_id.is_not(None)
+Index(
+    "ix_run_requests_batch_id",
+    run_requests.c.batch_id,
+    run_requests.c.status,
+    run_requests.c.due,
+    postgresql_where=_in_batch,
+    sqlite_where=_in_batch,
 )
 _wanted = run_requests.c.status == "wanted"
 Index(
@@ -96,6 +107,29 @@ Index(
     postgresql_where=_wanted,
     sqlite_where=_wanted,
 )
+
+run_batches = Table(
+    "run_batches",
+    metadata,
+    Column("id", KEY, primary_key=True),
+    Column("task_id", KEY, ForeignKey("tasks.id", **CASCADE), nullable=False),
+    Column("task_slug", KEY, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("parallel", Integer, nullable=False, comment="how many of its runs are on their way at once"),
+    Column("stop_on_error", Boolean, nullable=False),
+    Column("items", JSON, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("stopped", Text, comment="why no further item starts"),
+    Column("cancelled", Boolean, nullable=False, server_default=false()),
+    Column("closed_at", UtcTime),
+    Column("summary", JSON, comment="what it came to"),
+    Index("ix_run_batches_created_at", "created_at", "id"),
+    Index("ix_run_batches_task_id", "task_id", "created_at", "id"),
+)
+_going = run_batches.c.closed_at.is_(None)
+Index("ix_run_batches_open", run_batches.c.created_at, postgresql_where=_going, sqlite_where=_going)
 
 run_cancels = Table(
     "run_cancels",

@@ -405,4 +405,6 @@ def _run(run_id: str, request: RunRequest, task: Mapping[str, Any]) -> Run:
         slot=request.slot,
         created_at=request.created_at,
         prefect_state="AwaitingRetry" if waits else "Scheduled",
+        batch_id=request.batch_id,
+        batch_item=request.batch_item,
     )

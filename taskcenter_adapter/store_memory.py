@@ -220,7 +220,7 @@ class MemoryStore:
     def list_runs(self, where: RunFilter = RunFilter()) -> Page:
         wanted = {
             column: clean_text(str(getattr(where, column)))
-            for column in ("task_id", "status", "trigger_id", "root_run_id")
+            for column in ("task_id", "status", "trigger_id", "root_run_id", "batch_id")
             if getattr(where, column) is not None
         }
         here = read_cursor(where.cursor) if where.cursor is not None else None

@@ -544,7 +544,7 @@ def _revisions_of(task_id: str) -> sa.Select[Any]:
 def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:
     run = task_runs.c
     found: list[ColumnElement[bool]] = []
-    for column in ("task_id", "status", "trigger_id", "root_run_id"):
+    for column in ("task_id", "status", "trigger_id", "root_run_id", "batch_id"):
         wanted = getattr(where, column)
         if wanted is not None:
             found.append(run[column] == clean_text(str(wanted)))

@@ -243,6 +243,8 @@ task_runs = Table(
     Column("result", JSON),
     Column("plan_hash", Text),
     Column("prefect_state", Text),
+    Column("batch_id", KEY, comment="the batch that it is an item of"),
+    Column("batch_item", BigInteger, comment="which one of it, from 1"),
     Column("followed", Boolean, nullable=False, server_default=false(), comment="it is decided what follows its end"),
 )
 # Each list of runs is read from one end of one index: a page costs the same whatever the history's length. The index
@@ -253,6 +255,14 @@ Index("ix_task_runs_status", task_runs.c.status, task_runs.c.created_at, task_ru
 Index("ix_task_runs_trigger_id", task_runs.c.trigger_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_root_run_id", task_runs.c.root_run_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_finished_at", task_runs.c.finished_at)
+_in_batch = task_runs.c.batch_id.is_not(None)
+Index(
+    "ix_task_runs_batch_id",
+    task_runs.c.batch_id,
+    task_runs.c.batch_item,
+    postgresql_where=_in_batch,
+    sqlite_where=_in_batch,
+)
 _unfollowed = and_(task_runs.c.followed.is_(False), task_runs.c.status.in_(("success", "failed", "cancelled")))
 # ``followed`` is the same in all of it, and yet SQLite takes the index only where it may look that up: else it reads
 # the whole history by status.

@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "plan": ("planning:plan", "Say what a run would do, step by step; nothing is executed."),
         "run": ("running:run", "Run a task and watch it."),
         "runs": ("runs:runs", "List runs, show one, read its log, cancel, hold or repeat it."),
+        "batch": ("batch:batch", "Batches of runs: list, show, cancel."),
         "queue": ("queue:queue", "What waits for a worker, and who goes first."),
     },
     "Schedule": {

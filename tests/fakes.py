@@ -113,6 +113,7 @@ class FakeGateway(Gateway):
             "parameters": dict(run.parameters),
             "tags": list(run.tags),
             "at": run.at,
+            "idempotency_key": run.idempotency_key,
         }
         self.runs[made["id"]] = made
         if self.on_run is not None:
@@ -121,6 +122,10 @@ class FakeGateway(Gateway):
 
     def create_runs(self, deployment_id: str, runs: Sequence[NewRun]) -> list[str | None]:
         return [str(self.create_run(deployment_id, run)["id"]) for run in runs]
+
+    def runs_by_key(self, keys: Sequence[str]) -> dict[str, Json]:
+        self._reach()
+        return {run["id"]: run for run in self.runs.values() if run["idempotency_key"] in keys}
 
     def find_run(self, run_id: str) -> Json | None:
         self._reach()

@@ -1,4 +1,4 @@
-"""``maxRuntime``: the run's whole tree ends within two seconds after its limit. (spec 5.7)
+"""``maxRuntime`` and what a run may use: its whole tree ends within two seconds after its limit. (spec 5.7)
 
 First in order: the work is cancelled, statements are cancelled on their servers, children are ended. What cannot be
 ended so (a thread in a loop, an event loop that is blocked) ends with this process, after the run's end was written.
@@ -12,18 +12,19 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import psutil
 
 from taskcenter import events
 from taskcenter.clock import utc_now
 from taskcenter.errors import TaskCenterError
-from taskcenter.models import AuditEntry
+from taskcenter.models import AuditEntry, Termination
 from taskcenter.status import RunPhase, RunStatus
 from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.runtime import prefect_api_url
 
+from .resources import watch_resources
 from .steps import threads_at_work
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["end_children", "keep_limit"]
 
 T = TypeVar("T")
+_LEAVING = threading.Lock()
 _ORDERLY = 0.4
 """Seconds that threads have to notice the end of their work."""
 _HARD = 1.5
@@ -40,9 +42,17 @@ _EXIT = 1
 
 
 async def keep_limit(session: Session, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work`` under the task's ``maxRuntime``; raises TimeoutError when that is over."""
+    """The result of ``work`` within what the task allows a run; raises TimeoutError when ``maxRuntime`` is over."""
     rules = session.task.termination if session.task is not None else None
-    if rules is None or rules.max_runtime is None or session.flow_run.parent_task_run_id is not None:
+    if rules is None or session.flow_run.parent_task_run_id is not None:
+        return await work
+    run_id = session.run.id
+    with watch_resources(rules.limits, lambda: _children(run_id), lambda text: leave(session, f"stopped: {text}")):
+        return await _within_time(session, rules, work)
+
+
+async def _within_time(session: Session, rules: Termination, work: Coroutine[Any, Any, T]) -> T:
+    if rules.max_runtime is None:
         return await work
     limit = rules.max_runtime
     watch = _Watch(session, limit, rules.kill_on_timeout)
@@ -64,7 +74,6 @@ class _Watch:
     def __init__(self, session: Session, limit: float, kill: bool) -> None:
         self._session, self._limit, self._kill = session, limit, kill
         self._done = threading.Event()
-        self._leaving = threading.Lock()
         self._begin = time.monotonic() - session.hold.seconds()
         threading.Thread(target=self._look, name="limit", daemon=True).start()
 
@@ -95,20 +104,7 @@ class _Watch:
             await asyncio.to_thread(self._hard)
 
     def _hard(self) -> None:
-        """Write and tell the end, then leave: a thread in a loop cannot be ended in any other way."""
-        self._leaving.acquire()  # once, and for ever
-        session = self._session
-        text = f"stopped after {self._limit:g} s (maxRuntime)"
-        session.recorder.log("error", text)
-        session.finish(RunStatus.FAILED, message=text, error=text, phase=RunPhase.TIMED_OUT)
-        session.recorder.flush(1.0)
-        with (
-            contextlib.suppress(TaskCenterError),
-            Gateway(prefect_api_url(session.settings), tries=1, timeout=2) as gateway,
-        ):
-            gateway.set_run_state(str(session.flow_run.id), "FAILED", "TimedOut", text)
-        end_children(session.run.id, 0)
-        os._exit(_EXIT)
+        leave(self._session, f"stopped after {self._limit:g} s (maxRuntime)", RunPhase.TIMED_OUT)
 
     def _overdue(self) -> None:
         """``killOnTimeout: false``: it is said, and the run goes on."""
@@ -120,6 +116,22 @@ class _Watch:
             object=f"run {session.run.id}", message=text, created_at=now,
         )  # fmt: skip
         session.recorder.set_run(message=text, audit=entry, event=events.run_overdue(session.run, self._limit, now))
+
+
+def leave(session: Session, text: str, phase: RunPhase | None = None) -> NoReturn:
+    """Write and tell the end, then leave: a thread in a loop cannot be ended in any other way."""
+    _LEAVING.acquire()  # once, and for ever
+    session.recorder.log("error", text)
+    session.finish(RunStatus.FAILED, message=text, error=text, phase=phase)
+    session.recorder.flush(1.0)
+    name = "TimedOut" if phase is RunPhase.TIMED_OUT else "Failed"
+    with (
+        contextlib.suppress(TaskCenterError),
+        Gateway(prefect_api_url(session.settings), tries=1, timeout=2) as gateway,
+    ):
+        gateway.set_run_state(str(session.flow_run.id), "FAILED", name, text)
+    end_children(session.run.id, 0)
+    os._exit(_EXIT)
 
 
 def end_children(run_id: str, grace: float) -> None:

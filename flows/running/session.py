@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from taskcenter.audit import ended
 from taskcenter.clock import utc_now
 from taskcenter.context import RunContext
 from taskcenter.errors import Refused, ServerAway, TaskCenterError
-from taskcenter.models import AuditEntry, Run, Task
+from taskcenter.models import AuditEntry, ResourceLimits, Run, Task
 from taskcenter.options import RunOptions
 from taskcenter.ports import Store
 from taskcenter.redaction import read_own_patterns, redact_text
@@ -69,6 +70,8 @@ class Session:
     temp_dir: Path
     hold: Hold
     _used: set[tuple[str, str | None]] = field(default_factory=set, repr=False)
+    _printed: int = field(default=0, repr=False)
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def run(self) -> Run:
@@ -101,10 +104,18 @@ class Session:
             resolve_snapshots=lambda: self.store.snapshots,
             on_progress=on_progress,
             on_output=on_output,
+            limits=self.task.termination.limits if self.task else ResourceLimits(),
+            printed=self.printed,
             is_cancelled=is_cancelled,
             is_held=lambda: self.hold.held,
             held_seconds=self.hold.seconds,
         )
+
+    def printed(self, size: int) -> int:
+        """A process of the run has printed so many bytes more; how many all of them have."""
+        with self._counting:
+            self._printed += size
+            return self._printed
 
     def connection(self, name: str) -> Connection:
         return connection(name, self.settings.home)
@@ -246,6 +257,8 @@ def _first_row(flow_run: FlowRun, task: Task | None, slug: str, kind: str, known
             resumed_from=facts.get("resumed"),
             created_at=flow_run.created or now,
             slot=flow_run.expected_start_time,
+            batch_id=facts.get("batch"),
+            batch_item=int(facts["item"]) if "item" in facts else None,
         )
     trigger = (flow_run.parameters or {}).get("trigger_id")
     return base.model_copy(

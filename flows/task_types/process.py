@@ -22,7 +22,9 @@ from typing import IO, Any
 from taskcenter.context import Cancelled, RunContext
 from taskcenter.errors import StepFailed, TimedOut
 from taskcenter.redaction import redact_text
+from taskcenter.resource_limits import printed_too_much
 
+from .process_limits import limited
 from .process_tree import COOKIE, end_tree
 
 __all__ = ["Finished", "child_environment", "run_process"]
@@ -82,18 +84,21 @@ def run_process(
     """
     cookie = uuid.uuid4().hex
     started = time.monotonic()
-    process = _start(argv, {**environment, COOKIE: cookie}, cwd)
+    process = _start(limited(argv, ctx.limits, environment, cwd), {**environment, COOKIE: cookie}, cwd)
+    lines = {name: _Lines(name, ctx.output, _meter(ctx)) for name in ("stdout", "stderr")}
     try:
-        lines = {"stdout": _Lines("stdout", ctx.output), "stderr": _Lines("stderr", ctx.output)}
         _pump(process, lines, stdin, ctx, started - ctx.held_seconds() + timeout if timeout else None)
     except _Stop as stop:
         left = end_tree(process, cookie, grace)
         note = f"; {len(left)} of its processes could not be ended: {left}" if left else ""
         if stop.cancelled:
             raise Cancelled(f"{argv[0]} was ended because the run was cancelled{note}") from None
+        tails = {"stdoutTail": lines["stdout"].tail, "stderrTail": lines["stderr"].tail}
+        if stop.limit:
+            said = f"{argv[0]} was ended with its child processes: {stop.limit}{note}"
+            raise StepFailed(said, error_type="limit", output=tails) from None
         raise TimedOut(
-            f"{argv[0]} ran longer than {timeout:g} s and was ended with its child processes{note}",
-            output={"stdoutTail": lines["stdout"].tail, "stderrTail": lines["stderr"].tail},
+            f"{argv[0]} ran longer than {timeout:g} s and was ended with its child processes{note}", output=tails
         ) from None
     except BaseException:
         end_tree(process, cookie, 0)
@@ -114,8 +119,22 @@ def run_process(
 
 
 class _Stop(Exception):
-    def __init__(self, cancelled: bool) -> None:
-        self.cancelled = cancelled
+    def __init__(self, cancelled: bool = False, limit: str = "") -> None:
+        self.cancelled, self.limit = cancelled, limit
+
+
+def _meter(ctx: RunContext) -> Callable[[int], None]:
+    """Counts what is printed; raises _Stop when it is more than the run may."""
+    own = 0
+
+    def count(size: int) -> None:
+        nonlocal own
+        own += size
+        text = printed_too_much(ctx.limits, ctx.printed(size) if ctx.printed is not None else own)
+        if text is not None:
+            raise _Stop(limit=text)
+
+    return count
 
 
 def _start(argv: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> subprocess.Popen[bytes]:
@@ -220,9 +239,12 @@ def _close(pipe: IO[bytes]) -> None:
 class _Lines:
     """Bytes into lines for the log, a tail for the result, and the last line for its JSON."""
 
-    def __init__(self, stream: str, emit: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, stream: str, emit: Callable[[str, str], None], count: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.stream = stream
         self.emit = emit
+        self.count = count
         self.partial = bytearray()
         self.lost = 0
         self.kept: deque[bytes] = deque()
@@ -242,6 +264,7 @@ class _Lines:
             self._add(piece)
             self._line()
         self._add(rest)
+        self.count(len(data))
 
     def end(self) -> None:
         if self.partial or self.lost:

@@ -21,6 +21,7 @@ from taskcenter.context import Cancelled, PlanNote, RunContext
 from taskcenter.errors import StepFailed, TaskCenterError
 from taskcenter.jsonable import to_jsonable
 from taskcenter.redaction import redact_text
+from taskcenter.resource_limits import hit_by_child
 from taskcenter.settings import Settings
 from taskcenter.task_types import task_type
 
@@ -151,22 +152,26 @@ def _in_own_process(payload: PythonPayload, kwargs: dict[str, Any], ctx: RunCont
         )
         said = json.loads(answer.read_text("utf-8")) if answer.is_file() else {}
     if "error" in said:
+        limit = hit_by_child(ctx.limits, 1, f"{said['error']}: {said['message']}")
+        if limit:
+            raise _failed(said["error"], limit, said["traceback"], error_type="limit")
         raise _failed(said["error"], said["message"], said["traceback"])
     if "result" not in said:
         how = finished.signal or f"exit code {finished.exit_code}"
         tails = {"stdoutTail": finished.stdout_tail, "stderrTail": finished.stderr_tail}
+        limit = hit_by_child(ctx.limits, finished.exit_code, finished.stderr_tail)
         raise StepFailed(
-            f"the process ended without a result ({how})",
-            error_type="exit_code",
+            f"the process ended without a result ({how})" + (f": {limit}" if limit else ""),
+            error_type="limit" if limit else "exit_code",
             output={"executor": "python", "exitCode": finished.exit_code, **tails},
         )
     return said["result"]
 
 
-def _failed(kind: str, message: str, trace: str) -> StepFailed:
+def _failed(kind: str, message: str, trace: str, error_type: str = "exception") -> StepFailed:
     return StepFailed(
         f"{kind}: {message}" if message else kind,
-        error_type="exception",
+        error_type=error_type,
         output={"executor": "python", "exception": kind, "traceback": redact_text(trace)[-16_384:]},
         exception=kind,
     )

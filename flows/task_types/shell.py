@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from taskcenter.context import PlanNote, RunContext
 from taskcenter.errors import Refused, StepFailed
+from taskcenter.resource_limits import hit_by_child
 from taskcenter.settings import Settings
 from taskcenter.task_types import task_type
 
@@ -141,6 +142,8 @@ def _run(argv: Iterable[str], payload: ShellPayload | ScriptPayload, ctx: RunCon
     if finished.exit_code not in payload.success_exit_codes or finished.signal:
         how = f"was ended by {finished.signal}" if finished.signal else f"ended with exit code {finished.exit_code}"
         last = finished.stderr_tail.strip().rpartition("\n")[2][:300]
+        if limit := hit_by_child(ctx.limits, finished.exit_code, finished.stderr_tail):
+            raise StepFailed(f"{next(iter(argv))} {how}: {limit}", error_type="limit", output=output)
         raise StepFailed(
             f"{next(iter(argv))} {how}" + (f": {last}" if last else ""), error_type="exit_code", output=output
         )

@@ -56,6 +56,10 @@ class RunRequest:
     upstream_run_id: str | None = None
     run_id: str | None = None
     """The run made ahead for this slot: it becomes this, instead of a new one."""
+    options: Mapping[str, Any] | None = None
+    batch_id: str | None = None
+    """The batch that its run is an item of, and which one, from 1."""
+    batch_item: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from taskcenter_console.services.center import Center
 
 from . import (
     page,
+    route_batches,
     route_composites,
     route_metrics,
     route_retention,
@@ -71,6 +72,7 @@ def make_app(center: Center, *, allowed_hosts: Sequence[str] = LOOPBACK) -> Fast
         route_schedule,
         route_triggers,
         route_runs,
+        route_batches,
         route_workers,
         route_statistics,
         route_retention,

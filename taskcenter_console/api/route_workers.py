@@ -58,14 +58,18 @@ class LimitRequest(Model):
 
 
 class ProcessView(Model):
-    """One process of a worker; memory of this machine's only."""
+    """One process of a worker, as that measured it last."""
 
     role: Literal["worker", "warm", "run"]
     pid: int | None
     run_id: str | None
     phase: str | None
     since: Utc | None
+    age_seconds: int | None
+    cpu_seconds: float | None
     memory_mb: float | None
+    grown_mb: float | None = Field(description="Since the worker measured it first.")
+    marks: list[str] = Field(description="Why to look at it: grown by more than 100 MB, older than 24 hours.")
 
 
 class WorkerView(Model):
@@ -78,8 +82,12 @@ class WorkerView(Model):
     state: Literal["online", "silent", "gone"]
     limit: int | None
     running: int
+    free: int | None = Field(description="How many runs it could take; none: any number.")
+    heard_at: Utc | None = Field(description="Its last sign of life.")
     heard_until: Utc
     warm_seconds: float | None
+    renewed: int = Field(description="How often its warm process was made anew at its turn.")
+    next_turn: Utc | None
     processes: list[ProcessView]
 
 

@@ -81,6 +81,7 @@ class RunQuery(Model):
     task: str | None = Field(None, max_length=200, description="Slug or id.")
     status: RunStatus | None = None
     q: str | None = Field(None, max_length=200, description="Part of the task's slug or of the run's name.")
+    batch: str | None = Field(None, max_length=200, description="Only items of this batch; its whole id.")
     since: Utc | None = Field(None, description="Created from then on.")
     until: Utc | None = Field(None, description="Created before.")
     limit: int = Field(50, ge=1, le=500)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskcenter_console.terminal import brief, emit, mark, say, table
+from taskcenter_console.terminal import brief, emit, mark, say, span, table
 
 from . import common
 from .common import Out, output
@@ -112,11 +112,27 @@ def workers(out: Out) -> None:
     for worker in found:
         place = f"{worker['running']} of {worker['limit'] or 'any'}"
         rows.append([worker["name"] or worker["holder"], worker["host"], mark(worker["state"]), worker["pool"], place,
-                     "", "", ""])  # fmt: skip
+                     brief(worker["heardAt"]) if worker["heardAt"] else "", "", "", "", "", "", ""])  # fmt: skip
         for process in worker["processes"]:
             run = process["runId"][:8] if process["runId"] else ""
             memory = f"{process['memoryMb']:.0f} MB" if process["memoryMb"] is not None else ""
             which = f"{process['pid'] or ''} {run}".strip()
-            rows.append(["", "", process["phase"] or "", "", "", process["role"], which, memory])
-    columns = ("worker", "host", "state", "pool", "runs", "process", "pid, run", "memory")
+            age = span(process["ageSeconds"] * 1000) if process["ageSeconds"] is not None else ""
+            cpu = f"{process['cpuSeconds']:.1f} s" if process["cpuSeconds"] is not None else ""
+            rows.append(["", "", process["phase"] or "", "", "", "", process["role"], which, age, cpu, memory,
+                         "; ".join(process["marks"])])  # fmt: skip
+    columns = (
+        "worker",
+        "host",
+        "state",
+        "pool",
+        "runs",
+        "heard",
+        "process",
+        "pid, run",
+        "age",
+        "CPU",
+        "memory",
+        "look",
+    )
     table(columns, rows, empty="no worker of the type taskcenter is there; taskcenter up starts one")

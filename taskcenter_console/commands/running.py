@@ -52,12 +52,39 @@ def parse_time(text: str | None, option: str) -> datetime | None:
     help="Watch until the run is over, or return as soon as it is asked for. Default: --wait.",
 )
 @click.option("--yes", is_flag=True, help="Confirm a task that asks for a confirmation.")
+@click.option(
+    "--batch",
+    metavar="FILE",
+    help="Run it once for each set of arguments in a JSON, .jsonl, .csv or YAML file (- is stdin: JSON); what "
+    "--payload and --set say is for all of them. --dry-run says what would be done.",
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(-1, 128),
+    metavar="N",
+    help="Of a batch: runs at once. Default: 0, as many as there are CPUs; -1: 128.",
+)
+@click.option("--stop-on-error", is_flag=True, help="Of a batch: after a failed item no further one starts.")
 @output
-def run(name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | None, yes: bool, out: Out) -> int:
+def run(
+    name: str, chosen: Choices, dry_run: bool, at: str | None, wait: bool | None, yes: bool, batch: str | None,
+    parallel: int | None, stop_on_error: bool, out: Out,
+) -> int:  # fmt: skip
     """Run a task and watch it; the exit code is 1 when the run does not succeed.
 
     Ctrl-C ends the watching and not the run.
     """
+    if batch is not None:
+        if at is not None:
+            raise click.UsageError("--at is for one run; a batch starts now.")
+        from .batch import run_batch
+
+        return run_batch(
+            name, chosen, batch, parallel=parallel or 0, stop_on_error=stop_on_error, dry_run=dry_run,
+            wait=wait is not False, yes=yes, out=out,
+        )  # fmt: skip
+    if parallel is not None or stop_on_error:
+        raise click.UsageError("--parallel and --stop-on-error belong to --batch FILE.")
     when = parse_time(at, "--at")
     asked = _asked(name, chosen, dry_run, when, yes, out)
     if asked is not None:

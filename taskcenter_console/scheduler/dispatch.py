@@ -142,6 +142,8 @@ class Dispatcher:
             parameters["trigger_id"] = request.trigger_id
         if request.payload:
             parameters["payload"] = dict(request.payload)
+        if request.options:
+            parameters["options"] = dict(request.options)
         return NewRun(
             parameters,
             self._tags(request),
@@ -151,7 +153,10 @@ class Dispatcher:
         )
 
     def _tags(self, request: RunRequest) -> list[str]:
-        tags = tags_for(request.origin, attempt=request.attempt, root=request.root_run_id, total=request.total_attempts)
+        tags = tags_for(
+            request.origin, attempt=request.attempt, root=request.root_run_id, total=request.total_attempts,
+            batch=request.batch_id, item=request.batch_item,
+        )  # fmt: skip
         if request.priority is not Priority.NORMAL:
             tags.append(f"priority:{request.priority.value}")
         return [*tags, "auto-scheduled"] if request.origin is Origin.SCHEDULER else tags

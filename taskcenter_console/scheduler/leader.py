@@ -215,7 +215,8 @@ class Scheduler:
     # the hand --------------------------------------------------------------------------------------
 
     def _hand(self, center: Center) -> None:
-        dispatcher = Dispatcher(center.need_schedule().requests, center.gateway)
+        schedule = center.need_schedule()
+        dispatcher = Dispatcher(schedule.requests, center.gateway)
         try:
             while not self._stopping.is_set():
                 if not self._leads.is_set():
@@ -225,8 +226,9 @@ class Scheduler:
                 seen, self._deployments = self._deployments, None
                 if seen is not None:
                     dispatcher.look(seen)
-                if not dispatcher.step(self._now()):
-                    self._work.wait(0.5)
+                did = schedule.batches.tend(self._now())
+                if not dispatcher.step(self._now()) + did:
+                    self._work.wait(_LOOK)
         finally:
             dispatcher.close()
 

@@ -11,6 +11,7 @@ from composites.walk import Overrides
 from taskcenter.context import RunContext
 from taskcenter.errors import Refused, ValidationFailed
 from taskcenter.redaction import redact
+from taskcenter.resource_limits import in_words
 from taskcenter.task_types import registry
 
 from . import composites as composite_service
@@ -54,6 +55,9 @@ def _plan_of_one(task: Task, payload: Mapping[str, Any]) -> tuple[Plan, Composit
     made = make_plan(bare, task_id=task.id, revision=task.revision)
     try:
         note, said = kind.preview(payload, RunContext(dry_run=True)), None
+        limits = in_words(task.termination.limits)
+        if note is not None and limits:
+            note = replace(note, summary=f"{note.summary}, with at most {limits}")
     except Exception as error:  # a preview is a help: whatever is wrong with it, the plan is still shown
         note, said = None, f"no preview ({type(error).__name__}: {error})"
     step = replace(

@@ -29,6 +29,9 @@ from .options import parse_options
 
 __all__ = [
     "all_logs",
+    "check",
+    "confirmed",
+    "deployment_of",
     "details",
     "follow",
     "get",
@@ -63,10 +66,8 @@ def start(
     danger text was not confirmed.
     """
     task = task_service.get(center, name)
-    if task.danger and not (confirm or dry_run):
-        how = "confirm with --yes, over REST with confirm: true"
-        raise Refused(f"{task.slug} asks for a confirmation: {task.danger} ({how})")
-    _check(center, task, payload, options)
+    confirmed(task, confirm or dry_run)
+    check(center, task, payload, options)
     origin = Origin.RESUME if options.resume else Origin.MANUAL_RETRY if again else Origin.MANUAL
     earlier = options.resume or again
     chosen = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
@@ -111,13 +112,25 @@ def start(
     return run
 
 
+def confirmed(task: Task, said: bool) -> None:
+    """Raises Refused when the task asks for a confirmation that nobody gave."""
+    if task.danger and not said:
+        how = "confirm with --yes, over REST with confirm: true"
+        raise Refused(f"{task.slug} asks for a confirmation: {task.danger} ({how})")
+
+
 def _ask_prefect(center: Center, task: Task, run: NewRun) -> dict[str, Any]:
     """A flow run of the task's deployment, whose id is remembered: asking for it would keep each run waiting."""
-    name = task.deployment_name
-    known = center.deployment_ids.get(name)
+    known = center.deployment_ids.get(task.deployment_name)
     if known is not None:
         with contextlib.suppress(NotFound):  # it was deleted in Prefect, and maybe made again
             return center.gateway.create_run(known, run)
+    return center.gateway.create_run(deployment_of(center, task), run)
+
+
+def deployment_of(center: Center, task: Task) -> str:
+    """The id of the task's deployment in Prefect, which is made when it is not there."""
+    name = task.deployment_name
     deployment = center.gateway.find_deployment(name)
     if deployment is None:
         deploy(center, [task])
@@ -125,10 +138,11 @@ def _ask_prefect(center: Center, task: Task, run: NewRun) -> dict[str, Any]:
         if deployment is None:
             raise ServerAway(f"Prefect did not keep the deployment {name}")
     center.deployment_ids[name] = str(deployment["id"])
-    return center.gateway.create_run(center.deployment_ids[name], run)
+    return center.deployment_ids[name]
 
 
-def _check(center: Center, task: Task, payload: Mapping[str, Any] | None, options: RunOptions) -> None:
+def check(center: Center, task: Task, payload: Mapping[str, Any] | None, options: RunOptions) -> None:
+    """Raises ValidationFailed or Refused when a run of the task could not begin so."""
     clear = [*find_clear_secrets(payload or {}, "payload"), *find_clear_secrets(options.set, "options.set")]
     if clear:  # Prefect keeps a run's parameters in the clear
         raise ValidationFailed(f"the run of {task.slug!r}", clear)
@@ -148,15 +162,15 @@ def get(center: Center, run_id: str) -> Run:
 
 
 def list_runs(center: Center, *, task: str | None = None, status: str | None = None, search: str | None = None,
-              since: datetime | None = None, until: datetime | None = None, limit: int = 50,
+              batch: str | None = None, since: datetime | None = None, until: datetime | None = None, limit: int = 50,
               cursor: str | None = None) -> Page:  # fmt: skip
     """Newest first; the page's cursor gives the next one. ``search``: part of the task's or the run's name."""
     if status is not None and status not in set(RunStatus):
         known = ", ".join(RunStatus)
         raise ValidationFailed("the filter", [Problem("status", "status", f"{status!r} is not known; known: {known}")])
     task_id = task_service.get(center, task).id if task else None
-    where = RunFilter(task_id=task_id, status=RunStatus(status) if status else None, search=search, since=since,
-                      until=until, limit=limit, cursor=cursor)  # fmt: skip
+    where = RunFilter(task_id=task_id, status=RunStatus(status) if status else None, search=search, batch_id=batch,
+                      since=since, until=until, limit=limit, cursor=cursor)  # fmt: skip
     return center.store.list_runs(where)
 
 

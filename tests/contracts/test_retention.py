@@ -522,7 +522,7 @@ def test_the_tables_are_those_the_purge_knows() -> None:
     }
     purged_ = {
         *("task_run_logs", "task_runs", "composite_step_runs", "task_audit_logs", "slot_ledger", "run_requests"),
-        *("outbox_events", "run_cancels", "trigger_firings"),
+        *("outbox_events", "run_cancels", "trigger_firings", "run_batches"),
     }
     assert {task_runs.name, task_audit_logs.name} < purged_
     assert set(metadata.tables) == kept | purged_

@@ -388,6 +388,8 @@ def test_every_field_comes_back(store: Store) -> None:
         result=document,
         plan_hash="h",
         prefect_state="Running",
+        batch_id="batch",
+        batch_item=7,
     )
     step = StepRun(
         run_id=run.id,

@@ -172,3 +172,26 @@ def test_a_held_run_is_not_over_its_limit(live_center: LiveCenter, bench: Bench)
     pausing.proceed(live.center, run_id, live.caller)
     done = over(live, run_id)
     assert done.status is RunStatus.SUCCESS, (done, os.getloadavg())
+
+
+@pytest.mark.parametrize(
+    ("code", "limits", "said"),
+    [
+        ("def f():\n    while True:\n        pass\n", {"cpuSeconds": 1},
+         "it used more than 1 CPU seconds (cpuSeconds)"),
+        ("import time\ndef f():\n    kept = b'x' * (300 << 20)\n    time.sleep(60)\n", {"memoryMb": 200},
+         "it needed more than 200 MB of memory (memoryMb)"),
+    ],
+)  # fmt: skip
+def test_a_run_that_uses_too_much_ends_and_says_what(
+    live_center: LiveCenter, bench: Bench, code: str, limits: dict[str, Any], said: str
+) -> None:
+    """In the run's own process, which no limit of the kernel can tell apart from its work."""
+    live = live_center
+    name = f"greedy_{uuid.uuid4().hex[:8]}"
+    (live.home / f"{name}.py").write_text(code)
+    run_id = start(live, "python", payload={"callable": f"{name}:f"}, termination={"limits": limits})
+    run = run_service.wait(live.center, run_id, timeout=40)
+    assert (run.status, run.phase, run.error) == (RunStatus.FAILED, None, f"stopped: {said}"), bench.tail()
+    assert bench.until(run_id, "FAILED", timeout=20)["message"] == f"stopped: {said}"
+    wait(lambda: not bench.processes(run_id), 20, bench.tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from taskcenter.status import RunStatus
+from taskcenter_console.cli import cli
 from taskcenter_console.services import runs as run_service
 from taskcenter_console.services import tasks as task_service
+from tests.fakes import api_client
 from tests.integration.conftest import LiveCenter
 from tests.integration.workers import Bench, wait
 
@@ -82,10 +86,45 @@ def test_prefects_own_command_cancels_a_run(live_center: LiveCenter, bench: Benc
     assert (entry.actor, entry.channel) == ("prefect", "prefect")
 
 
-def test_a_result_that_is_no_json_is_refused_with_its_path(live_center: LiveCenter, bench: Bench) -> None:
-    live = live_center
-    code = "result = {'rows': [1, {'share': float('nan')}]}"
+EVERY_KIND: dict[str, Any] = {
+    "none": None, "yes": True, "no": False, "zero": 0, "negative": -7, "beyond float": 2**53 + 1, "huge": 10**60,
+    "float": 0.1, "tiny": 5e-324, "large": 1.7976931348623157e308, "whole": 1e23, "minus zero": -0.0,
+    "text": "Ünïcödé 日本 🚀 \u202e \"quoted\" \\ \t\n", "empty text": "", "list": [], "object": {}, "": "empty key",
+    "deep": {"a": [{"b": [[], [None, {"c": [1, 2.5, "x"]}]]}]}, "rows": [[n, str(n)] for n in range(300)],
+}  # fmt: skip
+"""What JSON can say, which comes back as it was."""
+RETURNS = f"result = {{**{EVERY_KIND!r}, 'nul': 'a\\x00b', 'half': 'a\\ud800b', 'key\\x00': 1}}"
+REPLACED = {"nul": "a\ufffdb", "half": "a\ufffdb", "key\ufffd": 1, "minus zero": 0.0}
+"""What the database cannot hold is the same through every door: one character, and a zero without its sign."""
+
+
+def test_a_result_of_every_kind_comes_back_the_same_through_every_door(live: LiveCenter, bench: Bench) -> None:
+    slug = save(live, "python", {"code": RETURNS})
+    run = run_service.wait(live.center, run_service.start(live.center, slug, live.caller).id, timeout=40)
+    assert run.status is RunStatus.SUCCESS, (run.error, bench.tail())
+    wanted = {**EVERY_KIND, **REPLACED}
+    doors = {
+        "row": run.result,
+        "REST": api_client(live.center).get(f"/api/runs/{run.id}").json()["result"],
+        "command": json.loads(CliRunner().invoke(cli, ["runs", "show", run.id, "--json"]).stdout)["result"],
+    }
+    for door, found in doors.items():
+        assert json.dumps(found["result"], sort_keys=True) == json.dumps(wanted, sort_keys=True), door
+
+
+@pytest.mark.parametrize(
+    ("code", "path"),
+    [
+        ("result = {'rows': [1, {'share': float('nan')}]}", "result.rows[1].share"),
+        ("result = [float('-inf')]", "result[0]"),
+        ("result = {'x': object()}", "result.x"),
+    ],
+)
+def test_a_result_that_is_no_json_is_refused_with_its_path(
+    live: LiveCenter, bench: Bench, code: str, path: str
+) -> None:
     slug = save(live, "python", {"code": code})
-    run = run_service.wait(live.center, run_service.start(live.center, slug, live.caller).id, timeout=60)
-    assert run.status is RunStatus.FAILED
-    assert "rows[1].share" in (run.error or "")
+    run = run_service.wait(live.center, run_service.start(live.center, slug, live.caller).id, timeout=40)
+    assert run.status is RunStatus.FAILED, bench.tail()
+    assert path in (run.error or "")
+    assert run.result is None

@@ -35,6 +35,7 @@ READING_ROUTES = {
     ("POST", "/api/composites/check"),
     ("POST", "/api/composites/plan"),
     ("POST", "/api/tasks/{name}/plan"),
+    ("POST", "/api/tasks/{name}/batch/plan"),
 }
 WRITING_GETS = {("GET", "/api/tasks/export"), ("GET", "/api/audit/export")}
 """What leaves the house is audited though nothing changes."""
@@ -45,7 +46,7 @@ READING_COMMANDS = {
     *("calendar show", "scheduler state", "why", "ledger", "simulate", "backtest", "db check", "db current", "db url"),
     *("audit list", "audit show", "audit verify", "retention show", "retention preview"),
     *("snapshot list", "snapshot show", "snapshot diff", "queue limits", "redact test", "secret list"),
-    *("task diff", "task history"),
+    *("task diff", "task history", "batch list", "batch show"),
 }
 OTHERWISE = {
     "init": "writes files of a project and knows no center",
@@ -154,6 +155,10 @@ def _a_run_that_prefect_forgot(world: World) -> dict[str, str]:
     return {}
 
 
+def _a_batch(world: World) -> dict[str, str]:
+    return {"batch_id": world.ask("POST", f"/api/tasks/{world.task()}/batch", {"items": [{"seconds": 0}]})["id"]}
+
+
 def _a_failed_composite(world: World) -> dict[str, str]:
     return {"run_id": world.run(RunStatus.FAILED, **world.composite())}
 
@@ -193,6 +198,8 @@ ROUTES: dict[tuple[str, str], Act] = {
         ("PATCH", "/api/tasks/{name}", {"description": "new"}, _a_task),
         ("DELETE", "/api/tasks/{name}", None, _a_task),
         ("POST", "/api/tasks/{name}/run", {}, _a_task),
+        ("POST", "/api/tasks/{name}/batch", {"items": [{"seconds": 0}]}, _a_task),
+        ("POST", "/api/batches/{batch_id}/cancel", {}, _a_batch),
         ("POST", "/api/tasks/{name}/triggers", {"type": "interval", "intervalSeconds": 60}, _a_task),
         ("PATCH", "/api/triggers/{trigger_id}", {"enabled": False}, _a_trigger()),
         ("DELETE", "/api/triggers/{trigger_id}", None, _a_trigger()),
@@ -253,7 +260,8 @@ def test_a_route_that_writes_is_audited(world: World, method: str, path: str) ->
 def test_a_route_that_only_reads_writes_nothing(world: World, method: str, path: str) -> None:
     world.task()
     before = world.entries()
-    world.ask(method, path.format(name="job"), STEPS if "composites" in path else {})
+    bodies = {"composites": STEPS, "batch": {"items": [{"seconds": 1}]}}
+    world.ask(method, path.format(name="job"), next((body for word, body in bodies.items() if word in path), {}))
     assert world.entries() == before
 
 
@@ -314,6 +322,7 @@ COMMANDS: dict[str, Act] = {
     "calendar remove": _command("calendar", "remove", "{name}", ready=_a_calendar),
     "publish": _command("publish", ready=_a_task),
     "run": _command("run", "{name}", "--no-wait", ready=_a_task),
+    "batch cancel": _command("batch", "cancel", "{batch_id}", ready=_a_batch),
     "runs cancel": _command("runs", "cancel", "{run_id}", ready=_a_run()),
     "runs pause": _command("runs", "pause", "{run_id}", ready=_a_run(RunStatus.RUNNING)),
     "runs continue": _command("runs", "continue", "{run_id}", ready=_a_run(RunStatus.RUNNING, RunPhase.PAUSED)),

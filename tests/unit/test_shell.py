@@ -114,7 +114,7 @@ def test_nothing_of_the_worker_reaches_a_child(monkeypatch: pytest.MonkeyPatch, 
     session = cast(
         Any, SimpleNamespace(task=task, recorder=recorder, run=recorder.run, dry_run=False, logger=logging.getLogger(),
                              settings=Settings(home=tmp_path), temp_dir=tmp_path, connection=str, secret=str,
-                             hold=SimpleNamespace(seconds=lambda: 0.0)),
+                             hold=SimpleNamespace(seconds=lambda: 0.0), printed=lambda size: size),
     )  # fmt: skip
     ctx = Session.context(session)
     assert ctx.env == {"OWN": "1"}
