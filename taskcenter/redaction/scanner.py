@@ -22,7 +22,7 @@ class Unscannable(ValueError):
     """The engine does not take an expression, and says why."""
 
 
-MOST_HITS = 3_000
+MOST_HITS = 10_000
 """A text with more is not looked at place by place."""
 
 

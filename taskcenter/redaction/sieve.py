@@ -109,6 +109,8 @@ _LONG = 64 * 1024
 """A single text so long is worth it at once: what is made to cost time costs most without the scanner."""
 
 
+_MOST_HITS = 3_000
+"""Of a group with more it is quicker to look everywhere."""
 _BEFORE = 1024
 """No place begins further before the word in which its expression ends."""
 _NEAR = 2048
@@ -137,8 +139,9 @@ class _Sieve:
         """Whether no rule has anything to look at. ``data`` is the text, which is plain ASCII without colours."""
         if self.main.scanner.finds(data):
             return False
-        others = self._others(text)
-        return not others or not any(group.scanner.finds(data) for group in others)
+        if len(text) < LONG and " " in text[-59:-9] and "\n" not in text:
+            return True  # the usual case of `_others`, made quick
+        return not any(group.scanner.finds(data) for group in self._others(text))
 
     def _others(self, text: str) -> tuple[_Group, ...]:
         """Those beside ``main`` that can find something in a text, which its length and form tell."""
@@ -210,7 +213,7 @@ def _expressions() -> list[tuple[Rule, int, str]]:
 
 def _group(parts: Iterable[tuple[Rule, int, str]]) -> _Group | None:
     rules, flags, expressions = zip(*parts, strict=True)
-    scanner = make_scanner(expressions, flags)
+    scanner = make_scanner(expressions, flags, _MOST_HITS)
     return _Group(scanner, rules) if scanner is not None else None
 
 

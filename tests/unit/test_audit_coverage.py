@@ -45,14 +45,16 @@ READING_COMMANDS = {
     *("composite render", "composite show", "trigger lint", "trigger list", "trigger preview", "calendar list"),
     *("calendar show", "scheduler state", "why", "ledger", "simulate", "backtest", "db check", "db current", "db url"),
     *("audit list", "audit show", "audit verify", "retention show", "retention preview"),
-    *("snapshot list", "snapshot show", "snapshot diff", "queue limits", "redact test", "secret list"),
-    *("task diff", "task history", "batch list", "batch show"),
+    *("snapshot list", "snapshot show", "snapshot diff", "queue limits", "redact test", "redact patterns"),
+    *("secret list", "task diff", "task history", "batch list", "batch show"),
 }
 OTHERWISE = {
     "init": "writes files of a project and knows no center",
     "up": "starts processes; what they do is audited by themselves",
     "demo": "as up",
     "serve": "as up",
+    "redact add": "writes a file in the home of this machine and knows no center",
+    "redact remove": "as redact add",
 }
 
 
