@@ -1,7 +1,7 @@
 """No secret in any byte: after a run of everything, databases, logs, files and what is given out are read. (spec 6.6)
 
 The secret is known to the runs by reference only. The tasks print, log, raise, return, keep and pass it on in every
-written form (``leaks.py``), also while the database is away and through the worker; afterwards all bytes are searched:
+written form (``leaks.py``), also while the database is away; afterwards all bytes are searched:
 of PostgreSQL's data directory (tables, write-ahead log, its own log) and a plain dump of both databases (TOAST
 compresses long values), or of both SQLite files with their logs of changes, of everything else under the home, and of
 every answer that REST gives.
@@ -34,6 +34,7 @@ from taskcenter.ports import RunFilter
 from taskcenter.status import StepStatus
 from taskcenter_adapter import recorder
 from taskcenter_adapter.runtime import spool_folder
+from taskcenter_adapter.spool import replay_spool
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_console.api.app import make_app
 from taskcenter_console.services import secrets
@@ -164,7 +165,7 @@ def test_no_byte_of_a_secret_is_left_behind(
     assert len(kept) == 1
     assert b"REDACTED" in kept[0].read_bytes()
     assert leaks.find(kept[0].read_bytes(), needles) == []
-    assert recorder.replay_spool(live.store, spool_folder(live.home)) == 1
+    assert replay_spool(live.store, spool_folder(live.home)) == 1
     time.sleep(1.5)  # Prefect's recorders write behind
     shown = [states, caplog.text, shown_by_rest(live, slug)]
     (tmp_path / "shown.txt").write_text("\n".join(map(str, shown)), "utf-8")
