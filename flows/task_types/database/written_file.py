@@ -79,8 +79,7 @@ def writing(path: Path, compression: Compression = "none") -> Iterator[WrittenFi
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _remove_left_over(path.parent)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=1 << 18) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with _open_part(part) as file:
             written = WrittenFile(file, part, compression)
             yield written
             written.finish()
@@ -93,6 +92,16 @@ def writing(path: Path, compression: Compression = "none") -> Iterator[WrittenFi
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _open_part(part: Path) -> IO[bytes]:
+    """The part, made and locked. Another writer that begins between the two takes it for one that was left over."""
+    while True:
+        file = open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=1 << 18)  # noqa: SIM115
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()
 
 
 def _remove_left_over(folder: Path) -> None:
