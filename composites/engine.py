@@ -118,7 +118,7 @@ async def execute(
     now: Callable[[], datetime],
     scope: Mapping[str, Any],
     overrides: Overrides = Overrides(),
-    secret: Callable[[str], str] | None = None,
+    secret: Callable[[str, str], str] | None = None,
     should_stop: Callable[[], bool] | None = None,
     may_start: Callable[[], Awaitable[None]] | None = None,
 ) -> CompositeResult:
@@ -142,7 +142,7 @@ class _Run:
         now: Callable[[], datetime],
         scope: Mapping[str, Any],
         overrides: Overrides,
-        secret: Callable[[str], str] | None,
+        secret: Callable[[str, str], str] | None,
         may_start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.may_start = may_start
@@ -290,8 +290,12 @@ class _Run:
         if not templates.has_template(step.payload):
             return copy.deepcopy(dict(step.payload))
         scope = {**self.scope, **more} if more else self.scope
-        rendered: dict[str, Any] = templates.render(step.payload, scope, self.secret)
+        rendered: dict[str, Any] = templates.render(step.payload, scope, self._secret_for(step.step_key))
         return rendered
+
+    def _secret_for(self, step_key: str) -> Callable[[str], str] | None:
+        secret = self.secret
+        return None if secret is None else lambda name: secret(name, step_key)
 
     async def _attempt(self, call: StepCall) -> Outcome:
         """Execute once (``work`` does the retries) and turn whatever happens into an outcome."""

@@ -80,7 +80,7 @@ def run_here(
             now=utc_now,
             scope=scope,
             overrides=overrides,
-            secret=RunContext().secret,  # refuses by name: there is nothing here that could know it
+            secret=lambda name, _: RunContext().secret(name),  # refuses by name: nothing here could know it
         )
 
     try:

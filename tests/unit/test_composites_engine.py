@@ -79,7 +79,7 @@ def test_a_path_that_is_not_there_fails_the_step_before_it_runs() -> None:
 
 
 def test_a_secret_that_is_not_there_fails_the_step_and_nothing_hangs() -> None:
-    def none(name: str) -> str:
+    def none(name: str, step: str) -> str:
         raise Refused(f"no secret named {name!r}")
 
     spec = composite(
@@ -92,9 +92,16 @@ def test_a_secret_that_is_not_there_fails_the_step_and_nothing_hangs() -> None:
 
 def test_a_secret_reaches_the_work_and_nothing_else() -> None:
     given: list[Any] = []
+    asked: list[tuple[str, str]] = []
+
+    def secret(name: str, step: str) -> str:
+        asked.append((name, step))
+        return "s3cret"
+
     spec = composite({"a": {"payload": {"p": 'x{{secret("db")}}'}}})
-    result, seen = run(spec, lambda call: given.append(call.payload), secret=lambda name: "s3cret")
+    result, seen = run(spec, lambda call: given.append(call.payload), secret=secret)
     assert given == [{"p": "xs3cret"}]
+    assert asked == [("db", "a")]
     assert "s3cret" not in repr(seen.changes) + repr(result)
 
 
@@ -111,7 +118,7 @@ def test_an_output_that_looks_like_a_template_is_not_rendered() -> None:
         given[call.key] = call.payload
         return {"text": '{{secret("db")}}{{env.HOME}}'}
 
-    def secret(name: str) -> str:
+    def secret(name: str, step: str) -> str:
         raise AssertionError("nobody asked for a secret")
 
     payload = {"x": "{{steps.a.text}}", "y": "<{{item}}>"}
