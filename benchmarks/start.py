@@ -54,6 +54,7 @@ def main():
 if __name__ == "__main__":
     main.serve(name="served", limit=4)
 """
+OURS = "ours: task, API"
 ASLEEP = """\
 import time
 from prefect import flow
@@ -215,7 +216,7 @@ def ours(field: Field, rows: Rows) -> None:
         field.save("stamp", "shell", payload={"command": command})
         field.save("graph", "composite", graph={"steps": [step, then], "edges": [edge]})
         plain = field.deployment("taskcenter")
-        rows["ours: task, API"] = field.sample(lambda: field.ask_us("stamp"), field.samples, 0.5)
+        rows[OURS] = field.sample(lambda: field.ask_us("stamp"), field.samples, 0.5)
         rows["ours: composite's first step, API"] = field.sample(lambda: field.ask_us("graph"), field.samples, 0.5)
         rows["ours: task, CLI with its own start"] = field.sample(lambda: field.ask_cli("stamp"), field.samples, 0.5)
         rows["ours: plain Prefect flow"] = field.sample(lambda: field.ask_prefect(plain), field.samples, 0.5)
@@ -277,31 +278,37 @@ def main() -> None:
     parts = options.only.split(",")
     rows: Rows = {}
     said: list[str] = []
+    print(f"{'from asking to the first line':36s} {'n':>3s} {'p50':>8s} {'p95':>8s} {'min':>8s} {'max':>8s}   of ours")
     with tempfile.TemporaryDirectory(prefix="tc-start-") as folder:
         field = Field(Path(folder), options.samples, options.slow, options.patience)
         try:
             for name, part in (("ours", ours), ("process", process), ("serve", served), ("slots", slots)):
                 if name in parts:
+                    known = set(rows)
                     part(field, rows)
-                    print(
-                        f"{name} measured, {field.busy} samples so far on a busy machine", file=sys.stderr, flush=True
-                    )
+                    tell(rows, known)
             if "memory" in parts:
                 said = memory(field)
         finally:
             field.close()
+    print(f"{field.busy} samples on a busy machine; load at the end {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     peer = rows.get("process worker, default query")
-    print(f"load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(f"{'from asking to the first line':36s} {'n':>3s} {'p50':>8s} {'p95':>8s} {'min':>8s} {'max':>8s}   of ours")
-    base = statistics.median(rows["ours: task, API"]) if "ours: task, API" in rows else None
+    if peer and OURS in rows:
+        ratio = statistics.median(peer) / statistics.median(rows[OURS])
+        print(f"\nthe process worker's p50 is {ratio:.1f}x ours (bar: 15x)")
+    print("\n".join(["", *said]))
+
+
+def tell(rows: Rows, known: set[str]) -> None:
+    """The rows that are new."""
+    base = statistics.median(rows[OURS]) if OURS in rows else None
     for name, took in rows.items():
+        if name in known:
+            continue
         middle = statistics.median(took)
         ratio = f"{middle / base:7.1f}x" if base and not name.startswith("slot") else ""
         spread = f"{percentile(took, 95):6.3f} s {min(took):6.3f} s {max(took):6.3f} s"
-        print(f"{name:36s} {len(took):3d} {middle:6.3f} s {spread} {ratio}")
-    if base and peer:
-        print(f"\nthe process worker's p50 is {statistics.median(peer) / base:.1f}x ours (bar: 15x)")
-    print("\n".join(["", *said]))
+        print(f"{name:36s} {len(took):3d} {middle:6.3f} s {spread} {ratio}", flush=True)
 
 
 if __name__ == "__main__":
