@@ -18,7 +18,7 @@ from taskcenter.errors import ServerAway
 from taskcenter.settings import Settings
 from taskcenter_adapter.state import read_state
 
-__all__ = ["ask_for_run", "user_name"]
+__all__ = ["ask_for_details", "ask_for_run", "user_name"]
 
 _PATIENCE = 60.0
 """Seconds until the service counts as not answering."""
@@ -33,8 +33,8 @@ def user_name() -> str:
         return f"uid {os.getuid()}" if hasattr(os, "getuid") else "unknown"
 
 
-def ask_for_run(chosen: Settings, task: str, body: dict[str, Any]) -> str | None:
-    """The id of the new run; None when no service runs on this home, or it did not make one."""
+def ask_for_run(chosen: Settings, task: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    """The new run as REST gives it; None when no service runs on this home, or it did not make one."""
     state = read_state(chosen.home)
     if state is None or not _same_center(chosen, state):
         return None
@@ -54,10 +54,29 @@ def ask_for_run(chosen: Settings, task: str, body: dict[str, Any]) -> str | None
     finally:
         connection.close()
     if answer.status == 202:
-        return str(json.loads(text)["id"])
+        run: dict[str, Any] = json.loads(text)
+        return run
     if answer.status >= 500:
         raise ServerAway(f"the service failed over it (status {answer.status}{_detail(text)}). {_LOOK}")
     return None
+
+
+def ask_for_details(chosen: Settings, run_id: str) -> dict[str, Any] | None:
+    """The run with its steps, as REST gives it; None when the service does not answer (any more)."""
+    state = read_state(chosen.home)
+    if state is None:
+        return None
+    address = urlsplit(str(state["serviceUrl"]))
+    connection = HTTPConnection(str(address.hostname), address.port, timeout=_PATIENCE)
+    try:
+        connection.request("GET", f"/api/runs/{quote(run_id, safe='')}")
+        answer = connection.getresponse()
+        found: dict[str, Any] = json.loads(answer.read())
+    except (OSError, HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return found if answer.status == 200 else None
 
 
 def _detail(text: bytes) -> str:

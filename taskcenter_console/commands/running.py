@@ -87,13 +87,14 @@ def run(
         raise click.UsageError("--parallel and --stop-on-error belong to --batch FILE.")
     when = parse_time(at, "--at")
     asked = _asked(name, chosen, dry_run, when, yes, out)
+    leaves = not (wait if wait is not None else when is None)
     if asked is not None:
+        if leaves and _told_by_service(asked, out):
+            return 0
         _give_way()
     with common.open_center() as center:
-        run_id = asked or _started(center, name, chosen, dry_run, when, yes, out)
-        if not (wait if wait is not None else when is None):
-            return _detached(center, run_id, out)
-        return _watched(center, run_id, dry_run, out)
+        run_id = str(asked["id"]) if asked else _started(center, name, chosen, dry_run, when, yes, out)
+        return _detached(center, run_id, out) if leaves else _watched(center, run_id, dry_run, out)
 
 
 def _give_way() -> None:
@@ -102,8 +103,10 @@ def _give_way() -> None:
         os.nice(10)
 
 
-def _asked(name: str, chosen: Choices, dry_run: bool, when: datetime | None, confirm: bool, out: Out) -> str | None:
-    """The run's id, from the service of this machine, which has everything loaded; None when it did not make one."""
+def _asked(
+    name: str, chosen: Choices, dry_run: bool, when: datetime | None, confirm: bool, out: Out
+) -> dict[str, Any] | None:
+    """The run, made by the service of this machine, which has everything loaded; None when it did not make one."""
     settings = common.settings()
     common.refuse_remote(settings)
     if len(json.dumps(chosen.payload)) > _LARGE:
@@ -149,18 +152,38 @@ def _confirm(task: Any, out: Out) -> bool:
     return bool(task.danger) and common.can_ask(out) and click.confirm(f"{task.danger} Run {task.slug}?", err=True)
 
 
+def _told_by_service(run: dict[str, Any], out: Out) -> bool:
+    """Say what was asked for without loading what only watching needs; False when the service is gone meanwhile."""
+    if out.json:
+        from .asking import ask_for_details
+
+        details = ask_for_details(common.settings(), str(run["id"]))
+        if details is None:
+            return False
+        emit(details)
+        return True
+    slot = run.get("slot")
+    _say_queued(str(run["id"]), run.get("name") or "", datetime.fromisoformat(slot) if slot else None, out)
+    return True
+
+
 def _detached(center: Center, run_id: str, out: Out) -> int:
     from taskcenter_console.services import runs as service
 
     if out.json:
         emit(service.details(center, run_id))
-    elif out.quiet:
-        say(run_id)
     else:
         made = service.get(center, run_id)
-        start = f", starts {moment(made.slot)}" if made.slot else ""
-        say(f"· run {made.name or run_id} is queued{start}\n  follow it with: taskcenter runs logs -f {run_id[:8]}")
+        _say_queued(run_id, made.name, made.slot, out)
     return 0
+
+
+def _say_queued(run_id: str, name: str, slot: datetime | None, out: Out) -> None:
+    if out.quiet:
+        say(run_id)
+        return
+    start = f", starts {moment(slot)}" if slot else ""
+    say(f"· run {name or run_id} is queued{start}\n  follow it with: taskcenter runs logs -f {run_id[:8]}")
 
 
 def _watched(center: Center, run_id: str, dry_run: bool, out: Out) -> int:

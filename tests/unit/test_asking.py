@@ -21,7 +21,7 @@ from taskcenter_adapter.gateway import Gateway
 from taskcenter_adapter.processes import free_port
 from taskcenter_adapter.state import clear_state, write_state
 from taskcenter_console.api.app import make_app
-from taskcenter_console.commands.asking import ask_for_run, user_name
+from taskcenter_console.commands.asking import ask_for_details, ask_for_run, user_name
 from taskcenter_console.services import runs
 from taskcenter_console.services.center import Caller, Center
 from tests.fakes import FakeGateway, api_client, fake_center
@@ -55,10 +55,22 @@ def settings(center: Center, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 
 
 def test_the_service_makes_the_run_and_the_audit_says_who_typed(settings: Settings, center: Center) -> None:
-    run_id = ask_for_run(settings, "hello", {"payload": {"command": ["date"]}})
-    assert run_id is not None
-    [entry] = center.store.list_audit(run_id=run_id)
+    run = ask_for_run(settings, "hello", {"payload": {"command": ["date"]}})
+    assert run is not None
+    [entry] = center.store.list_audit(run_id=run["id"])
     assert (entry.event_type, entry.actor, entry.channel) == ("manual_run_requested", user_name(), "cli")
+
+
+def test_what_was_asked_for_is_told_by_the_service_as_this_process_would(settings: Settings, center: Center) -> None:
+    run = ask_for_run(settings, "hello", {})
+    assert run is not None
+    told = ask_for_details(settings, run["id"])
+    assert told is not None
+    assert (told["id"], told["taskSlug"], told["steps"]) == (run["id"], "hello", [])
+    assert told.keys() == runs.details(center, run["id"]).keys()
+    assert ask_for_details(settings, "no-such-run") is None
+    clear_state(settings.home)
+    assert ask_for_details(settings, run["id"]) is None
 
 
 def test_nobody_is_believed_to_be_the_command_line_without_the_key(settings: Settings, center: Center) -> None:
