@@ -52,6 +52,19 @@ def serve(home: Path, database: str) -> tuple[str, str, Callable[[], None]]:
     return f"http://127.0.0.1:{port}/api", ours, stop
 
 
+def client_env(home: Path, api: str, ours: str) -> dict[str, str]:
+    """The environment of a measuring process."""
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(home / "client"),
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "TASKCENTER_HOME": str(home),
+        "TASKCENTER_DATABASE_URL": ours,
+    }
+
+
 def composite_of(kind: str) -> Any:
     from composites import Composite
 
@@ -182,15 +195,7 @@ def main() -> None:
             home = Path(folder)
             api, ours, stop = serve(home, database)
             try:
-                env = {
-                    **{k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")},
-                    "PREFECT_API_URL": api,
-                    "PREFECT_HOME": str(home / "client"),
-                    "PREFECT_LOGGING_LEVEL": "WARNING",
-                    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-                    "TASKCENTER_HOME": str(home),
-                    "TASKCENTER_DATABASE_URL": ours,
-                }
+                env = client_env(home, api, ours)
                 for kind in ("waves", "chain"):
                     argv = [sys.executable, "-m", "benchmarks.composite", "--client", kind]
                     done = subprocess.run(

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.composite import WIDTH, serve
+from benchmarks.composite import WIDTH, client_env, serve
 
 MEGABYTES = 400
 """Of a run of 2,000 steps."""
@@ -97,15 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
         home = Path(folder)
         api, ours, stop = serve(home, options.database)
-        env = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
-            "PREFECT_API_URL": api,
-            "PREFECT_HOME": str(home / "client"),
-            "PREFECT_LOGGING_LEVEL": "WARNING",
-            "PREFECT_LOGGING_TO_API_ENABLED": "false",
-            "TASKCENTER_HOME": str(home),
-            "TASKCENTER_DATABASE_URL": ours,
-        }
+        env = client_env(home, api, ours)
         try:
             for steps in map(int, options.steps.split(",")):
                 argv = [sys.executable, "-m", "benchmarks.large", "--one", str(steps)]
