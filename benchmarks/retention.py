@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -158,6 +159,7 @@ def main() -> int:
             for name in ("ours.db", "raw.db"):
                 shutil.copy(filled, Path(folder) / name)
                 urls.append(f"sqlite:///{Path(folder) / name}")
+            os.sync()  # else the first one to ask for its changes on the disk waits for the copies too
             print(json.dumps(measure(*urls, chosen.runs, chosen.lines), indent=2))
         return 0
     server = sa.make_url(chosen.server)

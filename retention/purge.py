@@ -27,11 +27,9 @@ class Pace:
     """Seconds that a step should never take."""
     aim: float = 0.02
     """Seconds that a step is made to take: far enough from ``most`` for a slow moment of the disk."""
-    rest: float = 0.003
-    """Seconds between two steps. SQLite has no queue: who waits for its lock looks again every two milliseconds."""
     size: int = 200
     largest: int = 20_000
-    pages: int = 6_000
+    pages: int = 16_000
     """SQLite's log of changes is brought into its file when it is about so long, before others would do it."""
     every: float = 3
     """Steps after which it was so long."""
@@ -39,7 +37,7 @@ class Pace:
     def breathed(self, pages: int) -> None:
         """So long was the log this time."""
         if pages > 0:
-            self.every = min(max(self.every * min(max(self.pages / pages, 0.5), 1.5), 1), 50)
+            self.every = min(max(self.every * min(max(self.pages / pages, 0.5), 1.5), 1), 200)
 
     def after(self, size: int, seconds: float) -> int:
         """The size of the next step."""
@@ -50,8 +48,8 @@ class Pace:
 
 
 def pace_for(store: SqlStore) -> Pace:
-    """PostgreSQL locks only the rows that go: nobody else waits for a step, and nobody needs a rest."""
-    return Pace(aim=0.035, rest=0) if store.engine.dialect.name == "postgresql" else Pace()
+    """PostgreSQL locks only the rows that go: nobody else waits for a step."""
+    return Pace(aim=0.035) if store.engine.dialect.name == "postgresql" else Pace()
 
 
 @dataclass
@@ -133,14 +131,14 @@ def _delete(work: HistoryPurge, report: Report, stop: Callable[[], bool], pace: 
             for counter, count in step.deleted.items():
                 report.counts[counter] += count
             _note(work, report, pace, step.seconds)
-            size = pace.after(size, step.seconds)
-    work.breathe()
+            size = pace.after(step.size, step.seconds)
+    work.settle()
     report.deleting += time.perf_counter() - began
     size = pace.size
     while not stop():
         given = work.give_back(size)
         if given is None:
-            work.breathe()
+            work.settle()
             work.vacuum(report.counts)
             return True
         pages, seconds = given
@@ -156,5 +154,3 @@ def _note(work: HistoryPurge, report: Report, pace: Pace, seconds: float) -> Non
     if report.steps >= report.breathed + pace.every:
         report.breathed = report.steps
         pace.breathed(work.breathe())
-    if pace.rest:
-        time.sleep(pace.rest)

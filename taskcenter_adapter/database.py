@@ -24,6 +24,7 @@ from taskcenter.errors import ServerAway, SetupError, TaskCenterError
 from .rows import json_text
 from .run_search import SEARCH_INDEXES, SEARCH_TABLES
 from .tables import AUDIT_PURGE_SWITCH
+from .turns import waiting
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -45,9 +46,10 @@ __all__ = [
 BUSY_MS = 5_000
 """How long a writer waits for another one's lock before it gives up, on both databases."""
 
-LONG_LOG_PAGES = 16_000
-"""64 MB. Where a service runs it never gets so long (``write_ahead``)."""
-_LOOK_AGAIN_MS = 3
+LONG_LOG_PAGES = 64_000
+"""256 MB. Where a service runs it never gets so long (``write_ahead``)."""
+_LOOK_AGAIN = 0.001
+"""Seconds."""
 _UPGRADE_BUSY_MS = 60_000
 _UPGRADE_LOCK = 7_236_548_911
 """PostgreSQL's advisory lock of upgrades: any number, the same in every process."""
@@ -143,20 +145,29 @@ def _begin_sqlite(connection: Connection) -> None:
     raw = connection.connection.dbapi_connection
     assert isinstance(raw, sqlite3.Connection)
     (patience,) = raw.execute("PRAGMA busy_timeout").fetchone()
-    deadline = time.monotonic() + patience / 1000
-    # SQLite has no queue: who waits looks again, at first after a millisecond and in the end every tenth of a second.
-    # Beside somebody who writes all the time (a purge) that would miss one gap after the other: here it stays quick.
-    raw.execute(f"PRAGMA busy_timeout={_LOOK_AGAIN_MS}")
+    raw.execute("PRAGMA busy_timeout=0")
     try:
-        while True:
-            try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                break
-            except sa.exc.OperationalError as error:
-                if "locked" not in str(error.orig) or time.monotonic() > deadline:
-                    raise
+        if not _begun(raw):
+            deadline = time.monotonic() + patience / 1000
+            with waiting(str(connection.engine.url.database)):
+                while not _begun(raw):
+                    if time.monotonic() > deadline:
+                        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a last time, with SQLAlchemy's error
+                        break
+                    # SQLite would look again after 1, 2, 5, ... and in the end every 100 ms.
+                    time.sleep(_LOOK_AGAIN)
     finally:
         raw.execute(f"PRAGMA busy_timeout={patience}")
+
+
+def _begun(raw: sqlite3.Connection) -> bool:
+    try:
+        raw.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+        return False
+    return True
 
 
 # saying what went wrong ----------------------------------------------------------------------------

@@ -8,9 +8,11 @@ off between any two steps and begun again.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -24,7 +26,6 @@ from .database import make_engine
 from .purge_conditions import Conditions
 from .purge_preview import COUNTERS, STEP_RUNS
 from .schedule_tables import run_batches, run_cancels, run_requests, slot_ledger, trigger_firings
-from .statements import one_of
 from .store_sql import SqlStore
 from .tables import (
     composite_step_runs,
@@ -34,7 +35,8 @@ from .tables import (
     task_run_logs,
     task_runs,
 )
-from .write_ahead import begin_anew
+from .turns import Turns
+from .write_ahead import begin_anew, catch_up
 
 __all__ = ["HistoryPurge", "PolicyChanged", "Step", "policy_stamp"]
 
@@ -56,6 +58,19 @@ class Step:
     deleted: Mapping[str, int]
     seconds: float
     place: Any
+    size: int
+    """Among so many rows."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """The next rows by age. ``end``: where the ones after them begin (None: nowhere)."""
+
+    conditions: list[ColumnElement[bool]]
+    end: datetime | None
+    size: int
+    crowded: bool = False
+    """They share one instant, and are more than ``size``: they are taken in parts."""
 
 
 class HistoryPurge:
@@ -69,8 +84,18 @@ class HistoryPurge:
         if not self._postgres:
             event.listen(self._store.engine, "connect", _prepare)
         self._stamp = stamp
+        self._beside = ThreadPoolExecutor(1, "purge")
+        self._ahead: tuple[datetime, Future[_Window]] | None = None
+        self._turns = None if self._postgres else Turns(str(store.engine.url.database))
+        self._inflow: Future[int] | None = None
+        self._step = threading.Lock()
+        self._go_on = threading.Event()
+        self._go_on.set()
 
     def close(self) -> None:
+        self._beside.shutdown(cancel_futures=True)
+        if self._turns is not None:
+            self._turns.close()
         self._store.close()
 
     # deleting --------------------------------------------------------------------------------------
@@ -97,23 +122,17 @@ class HistoryPurge:
                 return self._by_age(outbox_events, moment, self._rules.event_goes(), place, size, kind)
         raise AssertionError(kind)
 
-    def _window(
-        self, moment: Any, place: datetime | None, size: int, latest: datetime
-    ) -> tuple[list[ColumnElement[bool]], datetime | None, bool]:
-        """The next rows by age: their condition, where the ones after them begin, and whether they share an instant.
-
-        Asked without a lock. Rows that come in meanwhile are deleted with them if they are old enough.
-        """
+    def _window(self, moment: Any, place: datetime | None, size: int, latest: datetime) -> _Window:
+        """Asked without a lock. Rows that come in meanwhile are deleted with them if they are old enough."""
         after = [moment >= place] if place is not None else []
         query = sa.select(moment).where(*after, moment < latest).order_by(moment).limit(1).offset(size)
         with self._store.reading() as connection:
             end: datetime | None = connection.execute(query).scalar()
         if end is None:
-            return [*after, moment < latest], None, False
+            return _Window([*after, moment < latest], None, size)
         if end == place:
-            # More rows of one instant than fit: they are taken in parts.
-            return [moment == place], end + _INSTANT, True
-        return [*after, moment < end], end, False
+            return _Window([moment == place], end + _INSTANT, size, crowded=True)
+        return _Window([*after, moment < end], end, size)
 
     def _by_age(
         self, table: Table, moment: Any, goes: ColumnElement[bool], place: datetime | None, size: int, kind: str
@@ -124,15 +143,17 @@ class HistoryPurge:
             "firings": self.plan.cutoff(self.plan.ledger_days),
             "events": self.plan.cutoff(self.plan.event_days),
         }[kind]
-        window, end, crowded = self._window(moment, place, size, latest)
-        where = self._some(table, [*window, goes], size) if crowded else sa.and_(*window, goes)
+        window = self._window(moment, place, size, latest)
+        where = sa.and_(*window.conditions, goes)
+        if window.crowded:
+            where = self._some(table, [where], size)
 
         def work(connection: Connection) -> int:
             return connection.execute(sa.delete(table).where(where)).rowcount
 
         deleted, seconds = self._write(work)
-        again = crowded and deleted >= size
-        return Step({COUNTERS[kind]: deleted}, seconds, place if again else end)
+        again = window.crowded and deleted >= size
+        return Step({COUNTERS[kind]: deleted}, seconds, place if again else window.end, size)
 
     def _some(self, table: Table, conditions: list[ColumnElement[bool]], size: int) -> ColumnElement[bool]:
         """At most ``size`` rows, by where they lie."""
@@ -143,25 +164,54 @@ class HistoryPurge:
         return key.in_(found)
 
     def _runs(self, place: datetime | None, size: int) -> Step:
-        run = task_runs.c
-        window, end, crowded = self._window(run.finished_at, place, size, self.plan.latest)
-        ids = sa.select(run.id).where(*window, self._rules.run_goes(logs_are_gone=True)).limit(size)
+        window = self._next_runs(place, size)
+        goes = self._runs_in(window)
+        work = self._runs_at_once(goes, window.size) if self._postgres else _runs_one_by_one(goes, window.size)
+        (deleted, steps), seconds = self._write(work)
+        again = window.crowded and deleted >= window.size
+        counts = {COUNTERS["runs"]: deleted, STEP_RUNS: steps}
+        return Step(counts, seconds, place if again else window.end, window.size)
 
-        def among(column: Any, listed: list[str]) -> ColumnElement[bool]:
-            # SQLite would read the whole table for a list that is not written out.
-            return one_of(column, listed) if self._postgres else column.in_(listed)
+    def _runs_in(self, window: _Window) -> list[ColumnElement[bool]]:
+        return [*window.conditions, self._rules.run_goes(logs_are_gone=True)]
+
+    def _next_runs(self, place: datetime | None, size: int) -> _Window:
+        """The window at ``place``; on PostgreSQL the one after it is looked through meanwhile, see ``_look_ahead``."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == place:
+            window = ahead[1].result()
+        else:
+            window = self._window(task_runs.c.finished_at, place, size, self.plan.latest)
+        if self._postgres and window.end is not None and not window.crowded:
+            self._ahead = window.end, self._beside.submit(self._look_ahead, window.end, size)
+        return window
+
+    def _look_ahead(self, place: datetime, size: int) -> _Window:
+        """The window at ``place``, and its runs looked at on a connection beside the one that deletes.
+
+        What is found counts for nothing. But whether a run has a line left is told by pages all over an index, and to
+        have them read is half of the work of deleting it.
+        """
+        window = self._window(task_runs.c.finished_at, place, size, self.plan.latest)
+        with self._store.reading() as connection:
+            connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
+            connection.execute(sa.select(task_runs.c.id).where(*self._runs_in(window)).limit(size))
+        return window
+
+    def _runs_at_once(self, goes: list[ColumnElement[bool]], size: int) -> Callable[[Connection], tuple[int, int]]:
+        """PostgreSQL: runs by where they lie, with their steps, in one statement: their ids stay on the server."""
+        gone = sa.delete(task_runs).where(self._some(task_runs, goes, size)).returning(task_runs.c.id).cte("gone")
+        step, cancel = composite_step_runs.c, run_cancels.c
+        steps = sa.delete(composite_step_runs).where(step.run_id == gone.c.id).returning(step.run_id).cte("steps")
+        cancels = sa.delete(run_cancels).where(cancel.run_id == gone.c.id).returning(cancel.run_id).cte("cancels")
+        counts = [sa.select(sa.func.count()).select_from(each).scalar_subquery() for each in (gone, steps)]
+        query = sa.select(*counts).add_cte(cancels)
 
         def work(connection: Connection) -> tuple[int, int]:
-            gone = list(connection.execute(ids).scalars())
-            if not gone:
-                return 0, 0
-            steps = connection.execute(sa.delete(composite_step_runs).where(among(composite_step_runs.c.run_id, gone)))
-            connection.execute(sa.delete(run_cancels).where(among(run_cancels.c.run_id, gone)))
-            return connection.execute(sa.delete(task_runs).where(among(run.id, gone))).rowcount, steps.rowcount
+            deleted, its_steps = connection.execute(query).one()
+            return int(deleted), int(its_steps)
 
-        (deleted, steps), seconds = self._write(work)
-        again = crowded and deleted >= size
-        return Step({COUNTERS["runs"]: deleted, STEP_RUNS: steps}, seconds, place if again else end)
+        return work
 
     def _audit(self, place: tuple[datetime, int] | None, size: int) -> Step:
         chain, plan = self._store.chain, self.plan
@@ -169,12 +219,12 @@ class HistoryPurge:
         cutoff = plan.cutoff(plan.audit_days)
         found = chain.old(cutoff, size, place, self._rules.not_held(task_audit_logs.c))
         if not found:
-            return Step({}, 0.0, None)
+            return Step({}, 0.0, None, size)
         numbers = [number for _, number in found]
         deleted, seconds = self._write(
             lambda connection: chain.purge(connection, numbers, cutoff, days=plan.audit_days, now=plan.now)
         )
-        return Step({COUNTERS["audit"]: deleted}, seconds, found[-1])
+        return Step({COUNTERS["audit"]: deleted}, seconds, found[-1], size)
 
     def _requests(self, size: int) -> Step:
         where = self._some(run_requests, [self._rules.request_goes()], size)
@@ -185,7 +235,7 @@ class HistoryPurge:
             return connection.execute(sa.delete(run_requests).where(where)).rowcount
 
         deleted, seconds = self._write(work)
-        return Step({COUNTERS["requests"]: deleted}, seconds, self.plan.now if deleted >= size else None)
+        return Step({COUNTERS["requests"]: deleted}, seconds, self.plan.now if deleted >= size else None, size)
 
     def _write(self, work: Callable[[Connection], T]) -> tuple[T, float]:
         """``work`` in one transaction, and for how long that kept others waiting."""
@@ -197,18 +247,46 @@ class HistoryPurge:
             if self._postgres:
                 # A crash may bring the last deletions back: the next purge finds them again.
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+                # For so few rows its helpers take longer to start than to work.
+                connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")
             if connection.execute(_STAMP).all() != self._stamp:
                 raise PolicyChanged
             return work(connection)
 
-        found = self._store.transaction(guarded)
+        if self._turns is not None:
+            self._turns.let_in()
+        self._go_on.wait()
+        with self._step:
+            found = self._store.transaction(guarded)
         return found, time.perf_counter() - began
 
     # space -----------------------------------------------------------------------------------------
 
     def breathe(self) -> int:
-        """Bring SQLite's log of changes into its file, and begin it anew; how many pages it had (0: it goes on)."""
-        return 0 if self._postgres else begin_anew(self._store.engine)
+        """Begin to bring SQLite's log of changes into its file, beside the steps, and begin it anew.
+
+        Gives how many pages it had the last time (0: it goes on, or is still being brought in).
+        """
+        if self._postgres or (self._inflow is not None and not self._inflow.done()):
+            return 0
+        pages = self._inflow.result() if self._inflow is not None else 0
+        self._inflow = self._beside.submit(catch_up, self._store.engine, self._between_steps())
+        return pages
+
+    def settle(self) -> None:
+        """All of SQLite's log is in its file."""
+        if not self._postgres:
+            self._beside.submit(begin_anew, self._store.engine).result()
+
+    @contextmanager
+    def _between_steps(self) -> Iterator[None]:
+        """Inside, no step is carried out."""
+        self._go_on.clear()
+        try:
+            with self._step:
+                yield
+        finally:
+            self._go_on.set()
 
     def give_back(self, size: int) -> tuple[int, float] | None:
         """Give up to ``size`` free pages of the file back to the disk: how many, and how long. None: nothing (more).
@@ -260,6 +338,22 @@ def policy_stamp(store: SqlStore) -> Any:
     """Differs as soon as somebody saved the policy. Take it before the plan is made."""
     with store.reading() as connection:
         return connection.execute(_STAMP).all()
+
+
+def _runs_one_by_one(goes: list[ColumnElement[bool]], size: int) -> Callable[[Connection], tuple[int, int]]:
+    """SQLite: the ids are written out, because for a list as one parameter it would read the whole table."""
+    run = task_runs.c
+    ids = sa.select(run.id).where(*goes).limit(size)
+
+    def work(connection: Connection) -> tuple[int, int]:
+        gone = list(connection.execute(ids).scalars())
+        if not gone:
+            return 0, 0
+        steps = connection.execute(sa.delete(composite_step_runs).where(composite_step_runs.c.run_id.in_(gone)))
+        connection.execute(sa.delete(run_cancels).where(run_cancels.c.run_id.in_(gone)))
+        return connection.execute(sa.delete(task_runs).where(run.id.in_(gone))).rowcount, steps.rowcount
+
+    return work
 
 
 def _raw(connection: Connection) -> sqlite3.Cursor:

@@ -544,10 +544,15 @@ def _revisions_of(task_id: str) -> sa.Select[Any]:
 def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:
     run = task_runs.c
     found: list[ColumnElement[bool]] = []
-    for column in ("task_id", "status", "trigger_id", "root_run_id", "batch_id"):
+    for column in ("task_id", "status", "trigger_id", "batch_id"):
         wanted = getattr(where, column)
         if wanted is not None:
             found.append(run[column] == clean_text(str(wanted)))
+    if where.root_run_id is not None:
+        # As the index of further attempts has it; the first one is its own root.
+        root = clean_text(where.root_run_id)
+        further = sa.and_(run.root_run_id == root, run.root_run_id != run.id)
+        found.append(sa.or_(further, sa.and_(run.id == root, run.root_run_id == root)))
     if where.open_only:
         # Written out, so that the planner sees it is the condition of the index of open runs.
         found.append(written_in(run.status, OPEN))

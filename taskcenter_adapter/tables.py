@@ -252,9 +252,26 @@ task_runs = Table(
 Index("ix_task_runs_task_id", task_runs.c.task_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_task_status", task_runs.c.task_id, task_runs.c.status, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_status", task_runs.c.status, task_runs.c.created_at, task_runs.c.id)
-Index("ix_task_runs_trigger_id", task_runs.c.trigger_id, task_runs.c.created_at, task_runs.c.id)
-Index("ix_task_runs_root_run_id", task_runs.c.root_run_id, task_runs.c.created_at, task_runs.c.id)
 Index("ix_task_runs_finished_at", task_runs.c.finished_at)
+_of_trigger = task_runs.c.trigger_id.is_not(None)
+Index(
+    "ix_task_runs_trigger_id",
+    task_runs.c.trigger_id,
+    task_runs.c.created_at,
+    task_runs.c.id,
+    postgresql_where=_of_trigger,
+    sqlite_where=_of_trigger,
+)
+# The first attempt is its own root, and found by its id.
+_further = task_runs.c.root_run_id != task_runs.c.id
+Index(
+    "ix_task_runs_root_run_id",
+    task_runs.c.root_run_id,
+    task_runs.c.created_at,
+    task_runs.c.id,
+    postgresql_where=_further,
+    sqlite_where=_further,
+)
 _in_batch = task_runs.c.batch_id.is_not(None)
 Index(
     "ix_task_runs_batch_id",
@@ -293,8 +310,16 @@ task_run_logs = Table(
     Column("step_key", KEY),
     Column("stream", KEY, nullable=False),
     Column("metadata", JSON),
-    Index("ix_task_run_logs_step_key", "run_id", "step_key", "sequence"),
     Index("ix_task_run_logs_time", "time"),
+)
+_of_step = task_run_logs.c.step_key.is_not(None)
+Index(
+    "ix_task_run_logs_step_key",
+    task_run_logs.c.run_id,
+    task_run_logs.c.step_key,
+    task_run_logs.c.sequence,
+    postgresql_where=_of_step,
+    sqlite_where=_of_step,
 )
 _progress = task_run_logs.c.stream == "progress"
 Index(  # with the stream, which is always the same, in it: else SQLite takes the other index of steps

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import AbstractContextManager
 
 from sqlalchemy import Engine
 
 from .database import BUSY_MS, speaking
 
-__all__ = ["begin_anew", "bring_in"]
+__all__ = ["begin_anew", "bring_in", "catch_up"]
 
 _A_FEW_PAGES = 300
+_SOME_PAGES = 1_500
 _MOMENT_MS = 5
-_TRIES = 4
+_TRIES = 6
 
 
 def bring_in(engine: Engine) -> tuple[bool, int, int]:
@@ -40,14 +42,38 @@ def begin_anew(engine: Engine) -> int:
         for _ in range(_TRIES):
             free, pages, done = _bring_in(raw)
             first = first or pages
-            if free and pages - done <= _A_FEW_PAGES:
-                raw.execute(f"PRAGMA busy_timeout={_MOMENT_MS}")
-                (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-                raw.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-                if not busy:
-                    return first
+            if free and pages - done <= _A_FEW_PAGES and _restart(raw):
+                return first
             time.sleep(_MOMENT_MS / 1_000)
     return 0
+
+
+def catch_up(engine: Engine, alone: AbstractContextManager[None]) -> int:
+    """The same behind somebody who writes all the time, and who does not inside ``alone``.
+
+    Most of it is brought in beside them, the rest while they stand still: nobody else is kept from writing but for the
+    last few pages.
+    """
+    first = 0
+    with speaking(engine), engine.connect() as connection:
+        raw = _raw(connection.connection.dbapi_connection)
+        for _ in range(_TRIES):
+            free, pages, done = _bring_in(raw)
+            first = first or pages
+            if free and pages - done <= _SOME_PAGES:
+                break
+        with alone:
+            for _ in range(3):
+                # The pass that nobody wrote beside syncs the file too; after it the last one has nearly nothing to do.
+                _bring_in(raw)
+            return first if _restart(raw) else 0
+
+
+def _restart(raw: sqlite3.Connection) -> bool:
+    raw.execute(f"PRAGMA busy_timeout={_MOMENT_MS}")
+    (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    raw.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    return not busy
 
 
 def _bring_in(raw: sqlite3.Connection) -> tuple[bool, int, int]:

@@ -29,7 +29,7 @@ from taskcenter_adapter.tables import metadata, task_audit_logs, task_run_logs, 
 
 DAY = timedelta(days=1)
 CUTOFF = NOON - 30 * DAY
-QUICK = Pace(rest=0, size=3)
+QUICK = Pace(size=3)
 
 
 def entry(event_type: str, **values: Any) -> AuditEntry:
@@ -421,7 +421,7 @@ def test_rows_within_the_policy_never_go_and_the_preview_is_what_goes(
         left = iter(range(breaks))
         report = Report(made)
         purge(sql_store, report, lambda: made, stop=lambda left=left: next(left, None) is None,
-              pace=Pace(rest=0, size=size))  # fmt: skip
+              pace=Pace(size=size))  # fmt: skip
         for name, count in report.counts.items():
             counts[name] = counts.get(name, 0) + count
         if report.finished:
