@@ -457,7 +457,7 @@ def test_a_plan_may_name_more_tasks_than_a_statement_takes_parameters(sql_store:
     report = Report(made)
     with sql_store.reading() as connection:
         told = purge_preview.preview(connection, Conditions(made))
-    purge(sql_store, report, lambda: made, pace=Pace(rest=0))
+    purge(sql_store, report, lambda: made, pace=Pace())
     assert names(sql_store) == {"billing", "alone", "held"}
     assert told.counts == report.counts
     assert report.counts["deletedRuns"] == 1
@@ -505,11 +505,11 @@ def test_a_pace_finds_its_size() -> None:
     assert 0.8 < size * 1e-5 / pace.aim < 1.25
     assert pace.after(10_000, 0.3) == 3_333
     assert pace.after(1, 10.0) == 1
-    for _ in range(20):
+    for _ in range(40):
         pace.breathed(round(400 * pace.every))
-    assert pace.every * 400 == pytest.approx(pace.pages)
+    assert pace.every * 400 == pytest.approx(pace.pages, rel=0.01)
     pace.breathed(0)  # it was not brought in
-    assert pace.every * 400 == pytest.approx(pace.pages)
+    assert pace.every * 400 == pytest.approx(pace.pages, rel=0.01)
 
 
 def test_the_tables_are_those_the_purge_knows() -> None:
