@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 _PARTS = 2
 _FEWEST = 60
-_LONG_ENOUGH = 0.02
+_LONG_ENOUGH = 0.016
 """Seconds after which a transaction of SQLite begins no further statement; to write all of it takes its time too."""
 _INSTANT = timedelta(microseconds=1)
 _CACHE = -65_536

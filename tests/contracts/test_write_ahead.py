@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from taskcenter.ports import Changes
 from taskcenter_adapter import database
 from taskcenter_adapter.database import make_engine
 from taskcenter_adapter.store_sql import SqlStore
-from taskcenter_adapter.write_ahead import begin_anew, bring_in
+from taskcenter_adapter.write_ahead import begin_anew, bring_in, catch_up
 
 
 def size_of_log(url: str) -> int:
@@ -44,6 +46,41 @@ def test_beside_a_reader_the_log_goes_on(sqlite_url: str) -> None:
         assert begin_anew(store.engine) == 0
         store.record(Changes(runs=[a_run("third")]))  # nobody is kept from writing
     assert begin_anew(store.engine) > 0
+    store.close()
+
+
+def test_behind_one_who_writes_all_the_time_the_log_begins_anew_too(sqlite_url: str) -> None:
+    store, over, turn, stood = SqlStore(make_engine(sqlite_url)), threading.Event(), threading.Lock(), []
+    raw = sqlite3.connect(
+        sqlite_url.removeprefix("sqlite:///"), isolation_level=None, timeout=5, check_same_thread=False
+    )
+    raw.execute("PRAGMA wal_autocheckpoint=0")
+    raw.execute("CREATE TABLE numbers (number)")
+
+    def write_all_the_time() -> None:
+        while not over.is_set():
+            with turn:
+                raw.execute("INSERT INTO numbers SELECT value FROM json_each('[1,2,3,4,5,6,7,8]')")
+            time.sleep(0.0005)
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        with turn:
+            stood.append(True)
+            yield
+
+    other = threading.Thread(target=write_all_the_time)
+    other.start()
+    sizes = []
+    for _ in range(10):
+        time.sleep(0.05)
+        assert catch_up(store.engine, alone()) > 0
+        sizes.append(size_of_log(sqlite_url))
+    over.set()
+    other.join()
+    assert len(stood) == 10
+    assert sizes[-1] < 4 * sizes[2]  # it does not grow and grow
+    raw.close()
     store.close()
 
 
