@@ -42,10 +42,19 @@ class Started:
         own = {"TASKCENTER_HOME": str(self.home), "PREFECT_API_URL": self.state["prefectApiUrl"]}
         return clean_env(**{**own, "PREFECT_HOME": str(self.home / "shell"), **more})
 
-    def shell(self, *argv: str, timeout: float = 120, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
+    def shell(
+        self, *argv: str, timeout: float = 120, cwd: Path = ROOT, stdin: str | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command as a second shell would."""
         return subprocess.run(
-            argv, env=self.env(**env), cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+            argv,
+            env=self.env(**env),
+            cwd=cwd,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     def taskcenter(self, *argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
