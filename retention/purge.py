@@ -25,7 +25,7 @@ class Pace:
 
     most: float = 0.05
     """Seconds that a step should never take."""
-    aim: float = 0.024
+    aim: float = 0.035
     """Seconds that a step is made to take: far enough from ``most`` for a slow moment of the disk."""
     size: int = 200
     largest: int = 20_000

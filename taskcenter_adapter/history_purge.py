@@ -25,6 +25,7 @@ from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, Plan
 from .database import make_engine
 from .purge_conditions import Conditions
 from .purge_preview import COUNTERS, STEP_RUNS
+from .run_search import merge_by_itself, merge_some
 from .schedule_tables import run_batches, run_cancels, run_requests, slot_ledger, trigger_firings
 from .store_sql import SqlStore
 from .tables import (
@@ -42,9 +43,11 @@ __all__ = ["HistoryPurge", "PolicyChanged", "Step", "policy_stamp"]
 
 T = TypeVar("T")
 
+_MERGED = 64
+"""Pages."""
 _PARTS = 2
 _FEWEST = 60
-_LONG_ENOUGH = 0.016
+_LONG_ENOUGH = 0.026
 """Seconds after which a transaction of SQLite begins no further statement; to write all of it takes its time too."""
 _INSTANT = timedelta(microseconds=1)
 _CACHE = -65_536
@@ -91,12 +94,15 @@ class HistoryPurge:
         self._beside = ThreadPoolExecutor(1, "purge")
         self._ahead: tuple[datetime, Future[_Window]] | None = None
         self._turns = None if self._postgres else Turns(str(store.engine.url.database))
+        self._merges = False
         self._inflow: Future[int] | None = None
         self._step = threading.Lock()
         self._go_on = threading.Event()
         self._go_on.set()
 
     def close(self) -> None:
+        if self._merges:  # a purge that is killed leaves it to the next one
+            self._store.transaction(lambda connection: merge_by_itself(connection, True))
         self._beside.shutdown(cancel_futures=True)
         if self._turns is not None:
             self._turns.close()
@@ -205,10 +211,19 @@ class HistoryPurge:
             return deleted, steps
 
         (deleted, steps), seconds = self._write(work)
+        if deleted:
+            self._merge()
         if until is None and window.crowded and deleted >= window.size:
             until = place
         counts = {COUNTERS["runs"]: deleted, STEP_RUNS: steps}
         return Step(counts, seconds, window.end if until is None else until, window.size)
+
+    def _merge(self) -> None:
+        """What the steps left in SQLite's index of trigrams, a little after each: by itself it takes much at once."""
+        if not self._merges:
+            self._write(lambda connection: merge_by_itself(connection, False))
+            self._merges = True
+        self._write(lambda connection: merge_some(connection, _MERGED))
 
     def _runs_in(self, window: _Window) -> list[ColumnElement[bool]]:
         return [*window.conditions, self._rules.run_goes(logs_are_gone=True)]

@@ -18,7 +18,7 @@ from sqlalchemy.sql.visitors import iterate
 from .folding import folded
 from .tables import task_runs
 
-__all__ = ["SEARCH_INDEXES", "SEARCH_TABLES", "search"]
+__all__ = ["SEARCH_INDEXES", "SEARCH_TABLES", "merge_by_itself", "merge_some", "search"]
 
 SEARCH_TABLES = frozenset(
     f"task_runs_search{part}" for part in ("", "_data", "_idx", "_docsize", "_config", "_content")
@@ -55,6 +55,21 @@ def _create(_table: Any, connection: Connection, **_: Any) -> None:
     """Where tables are made without migrations, in tests."""
     for statement in _POSTGRESQL if connection.dialect.name == "postgresql" else _SQLITE:
         connection.exec_driver_sql(statement)
+
+
+_TELL = "INSERT INTO task_runs_search (task_runs_search, rank) VALUES (?, ?)"
+_AS_IT_COMES = 4
+"""FTS5's own number of parts of one size that it merges."""
+
+
+def merge_by_itself(connection: Connection, yes: bool) -> None:
+    """Whether SQLite's index of trigrams merges its parts while somebody writes: some hundred pages now and then."""
+    connection.exec_driver_sql(_TELL, ("automerge", _AS_IT_COMES if yes else 0))
+
+
+def merge_some(connection: Connection, pages: int) -> None:
+    """Merge parts of SQLite's index of trigrams, so many pages of it."""
+    connection.exec_driver_sql(_TELL, ("merge", pages))
 
 
 _TRIGRAM = 3
