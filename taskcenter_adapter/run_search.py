@@ -8,6 +8,7 @@ A to Z count the same in either case. (spec 6.1)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.visitors import iterate
 
 from .folding import folded
-from .tables import task_runs
+from .tables import UtcTime, task_runs
 
 __all__ = ["SEARCH_INDEXES", "SEARCH_TABLES", "merge_by_itself", "merge_some", "search"]
 
@@ -88,15 +89,17 @@ def search(connection: Connection, where: Sequence[ColumnElement[bool]], wanted:
         # A plan that is made once for every text would know nothing of how rare this one is.
         connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
     text = folded(wanted)
-    found, whole = _newest(connection, where, text, limit, _FIRST)
-    if whole or len(found) >= limit:
-        return found
     further = _FURTHER if _in_one_index(where) else min(_FURTHER, _LOOKED_UP)
-    needed = int(1.5 * _FIRST * limit / len(found)) if found else further + 1
-    if needed <= further:
-        found, whole = _newest(connection, where, text, limit, needed)
-        if whole or len(found) >= limit:
+    found: list[str] = []
+    looked, rows, place = 0, _FIRST, None
+    while rows and looked + rows <= further:
+        part, place = _newest(connection, [*where, *_from(place)], text, limit - len(found), rows)
+        found += part
+        looked += rows
+        if place is None or len(found) >= limit:
             return found
+        # As many again as should hold the rest, and some for bad luck.
+        rows = int(1.25 * looked * (limit - len(found)) / len(found)) + _FIRST if found else 0
     has = _has(task_runs.c, text, postgres)
     if len(text) < _TRIGRAM:
         run = task_runs.c
@@ -123,8 +126,8 @@ def _has(run: Any, wanted: str, postgres: bool) -> ColumnElement[bool]:
 
 def _newest(
     connection: Connection, where: Sequence[ColumnElement[bool]], wanted: str, limit: int, rows: int
-) -> tuple[list[str], bool]:
-    """Those among the newest ``rows`` of the list, and whether that was the whole list."""
+) -> tuple[list[str], tuple[datetime, str] | None]:
+    """Those among the newest ``rows`` of the list, and the row after these (None: not needed, or not there)."""
     run = task_runs.c
     part = (
         sa.select(run.id, run.created_at, run.task_slug, run.name)
@@ -142,9 +145,19 @@ def _newest(
     )
     found = list(connection.execute(query).scalars())
     if len(found) >= limit:
-        return found, False
-    last = sa.select(run.id).where(*where).order_by(run.created_at.desc(), run.id.desc()).limit(1).offset(rows)
-    return found, connection.execute(last).first() is None
+        return found, None
+    after = sa.select(run.created_at, run.id).where(*where).order_by(run.created_at.desc(), run.id.desc())
+    row = connection.execute(after.limit(1).offset(rows)).first()
+    return found, (row.created_at, row.id) if row is not None else None
+
+
+def _from(place: tuple[datetime, str] | None) -> list[ColumnElement[bool]]:
+    """The part of the list that begins with this row."""
+    if place is None:
+        return []
+    run = task_runs.c
+    here = sa.tuple_(sa.literal(place[0], UtcTime()), sa.literal(place[1], run.id.type))
+    return [sa.tuple_(run.created_at, run.id) <= here]
 
 
 def _by_trigrams_postgres(where: Sequence[ColumnElement[bool]], has: ColumnElement[bool], limit: int) -> Any:
