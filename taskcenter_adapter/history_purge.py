@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, Table, event
 
+from taskcenter.errors import TaskCenterError
 from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, Plan
 
 from .database import make_engine
@@ -101,12 +102,15 @@ class HistoryPurge:
         self._go_on.set()
 
     def close(self) -> None:
-        if self._merges:  # a purge that is killed leaves it to the next one
-            self._store.transaction(lambda connection: merge_by_itself(connection, True))
-        self._beside.shutdown(cancel_futures=True)
-        if self._turns is not None:
-            self._turns.close()
-        self._store.close()
+        try:
+            if self._merges:
+                with suppress(TaskCenterError):  # as after a purge that was killed: the next one does it
+                    self._store.transaction(lambda connection: merge_by_itself(connection, True))
+        finally:
+            self._beside.shutdown(cancel_futures=True)
+            if self._turns is not None:
+                self._turns.close()
+            self._store.close()
 
     # deleting --------------------------------------------------------------------------------------
 
