@@ -61,7 +61,7 @@ def start(center: Started, slug: str) -> str:
 
 def ended(center: Started, run_id: str) -> dict[str, Any]:
     over = ("success", "failed", "cancelled")
-    run: dict[str, Any] = until(lambda: (r := center.api(f"/api/runs/{run_id}"))["status"] in over and r, 120)
+    run: dict[str, Any] = until(lambda: (r := center.api(f"/api/runs/{run_id}"))["status"] in over and r, 300)
     return run
 
 
