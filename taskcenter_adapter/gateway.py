@@ -22,6 +22,8 @@ from taskcenter.status import Priority
 __all__ = ["Gateway", "NewRun"]
 
 _PAGE = 200
+_FEW = 50
+"""Of runs, where others wait for the server too: it does nothing else while it writes out an answer."""
 _MOST_AT_ONCE = 100
 """Runs in one request, as Prefect allows."""
 Json = dict[str, Any]
@@ -99,14 +101,18 @@ class Gateway:
             raise Refused(f"Prefect refused {method} {path} ({answer.status_code}): {answer.text[:500]}")
         return answer.json() if answer.content else None
 
-    def _pages(self, path: str, body: Mapping[str, Any]) -> Iterator[Json]:
-        offset = 0
+    def _pages(self, path: str, body: Mapping[str, Any], size: int = _PAGE) -> Iterator[Json]:
+        """A run that comes in meanwhile moves the others: what stands on two pages is given once."""
+        offset, seen = 0, set[str]()
         while True:
-            page = self._call("POST", path, {**body, "limit": _PAGE, "offset": offset})
-            yield from page
-            if len(page) < _PAGE:
+            page = self._call("POST", path, {**body, "limit": size, "offset": offset})
+            for row in page:
+                if row["id"] not in seen:
+                    seen.add(row["id"])
+                    yield row
+            if len(page) < size:
                 return
-            offset += _PAGE
+            offset += size
 
     # server and pools --------------------------------------------------------------------------------
 
@@ -274,17 +280,12 @@ class Gateway:
 
     def runs_since(self, since: datetime, deployment_ids: Sequence[str]) -> Iterator[Json]:
         """Runs of these deployments that started, ended or should have started since then, in any state."""
-        seen: set[str] = set()
-        for field in ("start_time", "end_time", "expected_start_time"):
-            for at in range(0, len(deployment_ids), _PAGE):
-                which: Json = {
-                    field: {"after_": since.isoformat()},
-                    "deployment_id": {"any_": list(deployment_ids[at : at + _PAGE])},
-                }
-                for row in self._pages("/flow_runs/filter", {"flow_runs": which, "sort": "ID_DESC"}):
-                    if row["id"] not in seen:
-                        seen.add(row["id"])
-                        yield row
+        after = {"after_": since.isoformat()}
+        which: Json = {"operator": "or_", "start_time": after, "end_time": after, "expected_start_time": after}
+        for at in range(0, len(deployment_ids), _PAGE):
+            theirs = {"id": {"any_": list(deployment_ids[at : at + _PAGE])}}
+            body = {"flow_runs": which, "deployments": theirs, "sort": "ID_DESC"}
+            yield from self._pages("/flow_runs/filter", body, _FEW)
 
     def ended_runs(self, before: datetime, deployment_ids: Sequence[str], offset: int = 0) -> list[Json]:
         """A page of the runs of these deployments that ended before then, the oldest first; empty after the last.

@@ -13,6 +13,7 @@ import pytest
 
 from deployments.publish import diff, publish
 from taskcenter.models import Task
+from taskcenter_adapter import gateway
 from taskcenter_console.scheduler.leader import Scheduler
 from taskcenter_console.services import tasks as task_service
 from tests.integration.conftest import LiveCenter
@@ -128,3 +129,34 @@ def test_deleting_a_task_deletes_its_deployment_and_keeps_the_audit(live: LiveCe
     assert live.gateway.find_deployment(task.deployment_name) is None
     kinds = [entry.event_type for entry in live.store.list_audit(task_id=task.id)]
     assert kinds == ["task_deleted", "task_created"]
+
+
+def test_the_runs_since_a_moment_are_those_that_began_ended_or_were_due(
+    live: LiveCenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "_FEW", 2)  # several pages
+    ours, other = ({"id": str((live.gateway.find_deployment(make(live).deployment_name) or {})["id"])} for _ in "ab")
+    api = httpx.Client(base_url=live.gateway.api_url, timeout=20)
+
+    def run(deployment: dict[str, str], due: datetime, *states: str) -> str:
+        body = {"state": {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}}
+        run_id = str(api.post(f"/deployments/{deployment['id']}/create_flow_run", json=body).json()["id"])
+        for state in states:
+            live.gateway.set_run_state(run_id, state)
+        return run_id
+
+    now = datetime.now(UTC)
+    long_ago = now - timedelta(days=9)
+    wanted = {
+        run(ours, now - timedelta(seconds=30)),
+        run(ours, long_ago, "PENDING", "RUNNING"),
+        run(ours, long_ago, "PENDING", "RUNNING", "COMPLETED"),
+        run(ours, long_ago, "CANCELLED"),
+        run(ours, now + timedelta(minutes=1)),
+    }
+    run(ours, long_ago)
+    run(other, now, "PENDING", "RUNNING", "COMPLETED")
+    found = [row["id"] for row in live.gateway.runs_since(now - timedelta(minutes=1), [ours["id"]])]
+    assert len(found) == len(set(found))
+    assert set(found) == wanted
+    api.close()
