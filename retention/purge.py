@@ -47,11 +47,6 @@ class Pace:
         return max(1, min(int(size * factor) + (factor > 1), self.largest))
 
 
-def pace_for(store: SqlStore) -> Pace:
-    """PostgreSQL locks only the rows that go: nobody else waits for a step."""
-    return Pace(aim=0.035) if store.engine.dialect.name == "postgresql" else Pace()
-
-
 @dataclass
 class Report:
     """What a purge did."""
@@ -96,7 +91,7 @@ def purge(
     """
     began = time.perf_counter()
     try:
-        pace = pace or pace_for(store)
+        pace = pace or Pace()
         while not _carried_out(store, report, plan_now, stop, pace):
             pass
     finally:

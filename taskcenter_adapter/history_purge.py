@@ -189,8 +189,7 @@ class HistoryPurge:
     def _runs_bit_by_bit(self, window: _Window, place: datetime | None) -> Step:
         """SQLite: in two or three statements, and none of them begun when the transaction's time is over.
 
-        How long a run takes differs from one moment to the next, because the index of trigrams is merged now and then.
-        And that index is written with every statement: to delete run by run takes twice as long.
+        The index of trigrams is written with every statement: to delete run by run takes twice as long.
         """
         run = task_runs.c
         query = sa.select(run.id, run.finished_at).where(*self._runs_in(window)).order_by(run.finished_at)
@@ -224,10 +223,11 @@ class HistoryPurge:
 
     def _merge(self) -> None:
         """What the steps left in SQLite's index of trigrams, a little after each: by itself it takes much at once."""
-        if not self._merges:
-            self._write(lambda connection: merge_by_itself(connection, False))
-            self._merges = True
-        self._write(lambda connection: merge_some(connection, _MERGED))
+        with suppress(PolicyChanged, TaskCenterError):  # the next step says so; what this one deleted has to be told
+            if not self._merges:
+                self._merges = True
+                self._write(lambda connection: merge_by_itself(connection, False))
+            self._write(lambda connection: merge_some(connection, _MERGED))
 
     def _runs_in(self, window: _Window) -> list[ColumnElement[bool]]:
         return [*window.conditions, self._rules.run_goes(logs_are_gone=True)]
