@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import taskcenter
 from taskcenter.context import PlanNote, RunContext
 from taskcenter.errors import MappingError
-from taskcenter.redaction import redact
+from taskcenter.redaction import redacts_many
 from taskcenter.status import StepStatus
 
 from . import templates
@@ -201,6 +201,7 @@ def make_plan(
             full_scope["steps"][key] = output_of(Outcome(StepStatus.SKIPPED), None, walker.reasons[key])
     uncertain: dict[str, tuple[str, ...]] = {}
     planned: list[PlanStep] = []
+    redact = redacts_many()
     for number, (key, predicted) in enumerate(imagined.sequence, start=1):
         on = tuple(dict.fromkeys((*walker.assumed.get(key, ()), *(p for p in parents[key] if p in uncertain))))
         if on or (predicted == "skipped" and not _decided_by_definition(walker, key)):
@@ -208,7 +209,7 @@ def make_plan(
         planned.append(
             _plan_step(
                 number, steps[key], waves[key], predicted, uncertain.get(key, ()), key not in uncertain,
-                walker, full_scope, find_type, has_connection, (history or {}).get(key), imagined.times.get(key),
+                walker, full_scope, find_type, has_connection, (history or {}).get(key), imagined.times.get(key), redact,
             )
         )  # fmt: skip
     return Plan(
@@ -281,6 +282,7 @@ def _plan_step(
     has_connection: Callable[[str], bool | None] | None,
     expected: Expectation | None,
     times: tuple[float | None, float | None] | None,
+    redact: Callable[[Any], Any],
 ) -> PlanStep:
     payload = step.payload
     secrets: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ MAX_KEY = 200
 MAX_PAYLOAD_DEPTH = 64
 _KEY = re.compile(r"[A-Za-z0-9_-]+")
 _PRIORITIES = frozenset(p.value for p in Priority)
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 class PayloadChecker(Protocol):
@@ -244,7 +245,7 @@ def _is_too_deep(value: Any) -> bool:
         level = [
             inner
             for item in level
-            if isinstance(item, (Mapping, list, tuple))
+            if item.__class__ not in _PLAIN and isinstance(item, (Mapping, list, tuple))
             for inner in (item.values() if isinstance(item, Mapping) else item)
         ]
         if not level:

@@ -11,7 +11,7 @@ The list is in ``docs/redaction.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .data import mask_data
@@ -36,6 +36,7 @@ __all__ = [
     "redact_exception_text",
     "redact_registered",
     "redact_text",
+    "redacts_many",
     "register_secret",
 ]
 
@@ -88,9 +89,27 @@ class Redactor:
 
     def redact(self, value: Any) -> Any:
         """A JSON-like value with secrets masked by key and in every text, at any depth. Keys, order and types stay."""
+        return self._redact(value, self._mask_leaf)
+
+    def redacts_many(self) -> Callable[[Any], Any]:
+        """``redact`` for many values at once, which remembers the texts it has seen, as keys are the same in each.
+
+        To be dropped with the values: it does not learn of what is registered later.
+        """
+        seen: dict[str, str] = {}
+
+        def clean(text: str) -> str:
+            masked = seen.get(text)
+            if masked is None:
+                masked = seen[text] = self._mask_leaf(text)
+            return masked
+
+        return lambda value: self._redact(value, clean)
+
+    def _redact(self, value: Any, clean: Callable[[str], str]) -> Any:
         try:
             own = own_patterns()
-            return mask_data(value if own is None else own.mask_numbers(value), self._mask_leaf)
+            return mask_data(value if own is None else own.mask_numbers(value), clean)
         except Exception:  # too deep, a cycle, or an object that misbehaves
             return MASK
 
@@ -146,6 +165,7 @@ _PROCESS = Redactor()
 holds_secret = _PROCESS.holds_secret
 redact_text = _PROCESS.redact_text
 redact = _PROCESS.redact
+redacts_many = _PROCESS.redacts_many
 redact_registered = _PROCESS.redact_registered
 redact_exception = _PROCESS.redact_exception
 redact_exception_text = _PROCESS.redact_exception_text
