@@ -209,7 +209,8 @@ def make_plan(
         planned.append(
             _plan_step(
                 number, steps[key], waves[key], predicted, uncertain.get(key, ()), key not in uncertain,
-                walker, full_scope, find_type, has_connection, (history or {}).get(key), imagined.times.get(key), redact,
+                walker, full_scope, find_type, has_connection, (history or {}).get(key), imagined.times.get(key),
+                redact,
             )
         )  # fmt: skip
     return Plan(
