@@ -73,6 +73,14 @@ def preload() -> list[str]:
     return broken
 
 
+def versions() -> dict[str, str]:
+    """The version of the flows in each of our doors, as Prefect takes it from the file."""
+    from prefect.utilities.hashing import file_hash
+
+    files = {name: sys.modules[name].__file__ for name in ("flows.composite", "flows.run_task") if name in sys.modules}
+    return {name: file_hash(file) for name, file in files.items() if file}
+
+
 def threads() -> int:
     """Threads of this process, those of C libraries included."""
     try:
@@ -127,7 +135,8 @@ class Zygote:
         gc.disable()
         gc.freeze()
         took = round(time.perf_counter() - begin, 2)
-        self._tell({"ready": {"seconds": took, "threads": count, "cold": self._cold, "broken": broken}})
+        facts = {"seconds": took, "threads": count, "cold": self._cold, "broken": broken, "versions": versions()}
+        self._tell({"ready": facts})
 
     def _tell(self, message: Message) -> None:
         with contextlib.suppress(OSError):  # the worker is gone: the end of the socket follows

@@ -181,8 +181,14 @@ class WarmPool:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it said when it was ready: seconds, threads, broken modules."""
+        """What it said when it was ready: seconds, threads, broken modules, versions."""
         return self._current.facts if self._current is not None else {}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of our flows, by module."""
+        found: dict[str, str] = self.facts.get("versions", {})
+        return found
 
     @property
     def pid(self) -> int | None:

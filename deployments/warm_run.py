@@ -91,10 +91,12 @@ def _flow(request: dict[str, Any]) -> None:
     from prefect.flow_engine import run_flow
     from prefect.logging.loggers import flow_run_logger
 
-    from deployments.warm_prefect import known_objects
+    from deployments.warm_prefect import ask_less, known_objects
 
     configure_from_env()
     known_objects(request["known"])
+    if is_ours(request["deployment"]):
+        ask_less()
     flow_run = FlowRun.model_validate(request["flow_run"])
     with handle_engine_signals(flow_run.id):
         logger = flow_run_logger(flow_run=flow_run)

@@ -18,7 +18,7 @@ import os
 import tempfile
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 import anyio
@@ -38,13 +38,15 @@ from taskcenter_adapter.run_gate import Asked, asked_of
 from .warm_pool import WarmPool, WarmProcessAway
 from .worker_leases import WorkerLeases
 from .worker_processes import ProcessBook
+from .worker_reading import FlowsOnce, version_of
 from .worker_record import RunRecords
 from .worker_run import LiveRun
 from .worker_tree import end_processes, left_behind, own_identity
 from .worker_wake import Waker, let_next_in, states_of
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun, WorkPool, WorkQueue
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import Flow, FlowRun, WorkPool, WorkQueue
     from prefect.client.schemas.responses import WorkerFlowRunResponse
 
 __all__ = ["TaskCenterJobConfiguration", "TaskCenterWorker", "TaskCenterWorkerResult"]
@@ -96,7 +98,8 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         self._book = ProcessBook()
         self._turn: Recycling | None = None
         self._polling = asyncio.Lock()
-        self._waker = Waker(self._wake, self._changed, self._logger, Settings.from_env().home)
+        self._waker = Waker(self._wake, self._changed, self._has, self._logger, Settings.from_env().home)
+        self._flows: dict[UUID, Flow] = {}
         begin = asyncio.create_task(self._warm.start())
         # on the stack below the runs, which need it to their end
         self._channel = await self._exit_stack.enter_async_context(ControlChannel())
@@ -218,6 +221,9 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
             asked.append(asked_of(str(run.id), run.tags, run.parameters, created, slot, name))
         return asked
 
+    def _has(self, run_id: UUID) -> bool:
+        return run_id in self._live or run_id in self._submitting_flow_run_ids
+
     async def _place_free(self) -> None:
         """A run has ended: the next one that was found waiting, without asking again when that was just now."""
         if not self._backlog or time.monotonic() - self._looked > _FRESH or self._polling.locked():
@@ -325,7 +331,7 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         reading = asyncio.create_task(
             self.job_configuration.resolve_for_flow_run(
                 flow_run,
-                client=self.client,
+                client=cast("PrefectClient", FlowsOnce(self.client, self._flows)),
                 work_pool=self.work_pool.model_copy(deep=True),
                 worker_name=self.name,
                 worker_id=self.backend_id,
@@ -383,6 +389,8 @@ class TaskCenterWorker(BaseWorker[TaskCenterJobConfiguration, ProcessVariables, 
         with contextlib.suppress(Exception):  # labels and pids are for the eye
             self._emit_flow_run_submitted_event(configuration)
             await self._give_worker_labels_to_flow_run(flow_run.id)
-            await self.client.update_flow_run(flow_run.id, infrastructure_pid=str(live.started.pid))
+            version = version_of(configuration._related_objects.get("deployment"), self._warm.versions)
+            pid = str(live.started.pid)
+            await self.client.update_flow_run(flow_run.id, flow_version=version, infrastructure_pid=pid)
             if flow_run.work_queue_id is not None and flow_run.work_queue_id not in self._queues:
                 self._queues[flow_run.work_queue_id] = await self.client.read_work_queue(flow_run.work_queue_id)

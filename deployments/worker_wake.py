@@ -29,7 +29,7 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 from prefect.states import Scheduled
 
-from taskcenter_adapter.doorbell import hang_up
+from taskcenter_adapter.doorbell import LONGEST, hang_up
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -50,17 +50,25 @@ class Waker:
         self,
         poll: Callable[[], Awaitable[None]],
         changed: Callable[[UUID, StateType], None],
+        taken: Callable[[UUID], bool],
         logger: logging.Logger | logging.LoggerAdapter[Any],
         home: Path,
     ) -> None:
-        self._poll, self._state, self._logger, self._home = poll, changed, logger, home
+        """``taken``: whether the worker has that run already, so that an event of it is no reason to look."""
+        self._poll, self._state, self._taken, self._logger, self._home = poll, changed, taken, logger, home
         self._changed = asyncio.Event()
         self._asked = False
+        self._named: set[UUID] = set()
         self._slots: set[datetime] = set()
 
     def wake(self) -> None:
         """Poll now."""
         self._asked = True
+        self._changed.set()
+
+    def wake_for(self, run_id: UUID) -> None:
+        """Poll now, unless the run was taken meanwhile: the bell is faster than the event."""
+        self._named.add(run_id)
         self._changed.set()
 
     def wake_at(self, slot: datetime) -> None:
@@ -79,7 +87,8 @@ class Waker:
             self._changed.clear()
             now = datetime.now(UTC)
             later = {slot for slot in self._slots if slot > now}
-            if self._asked or later != self._slots:
+            named, self._named = self._named, set()
+            if self._asked or later != self._slots or not all(map(self._taken, named)):
                 self._asked, self._slots = False, later
                 await self._poll()
 
@@ -100,8 +109,11 @@ class Waker:
     def _heard(self, bell: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                bell.recv(1)
-                self.wake()
+                run_id = bell.recv(LONGEST).decode("ascii", "replace")
+                try:
+                    self.wake_for(UUID(run_id))
+                except ValueError:  # by another version
+                    self.wake()
 
     async def at_events(self) -> None:
         """Listen to the server; after a break, again."""
@@ -110,11 +122,12 @@ class Waker:
             try:
                 async with get_events_subscriber(filter=EventFilter(event=names)) as subscriber:
                     async for event in subscriber:
+                        run_id = UUID(event.resource.id.removeprefix("prefect.flow-run."))
                         if event.event in (_CANCELLING, _PAUSED):
                             kind = StateType.CANCELLING if event.event == _CANCELLING else StateType.PAUSED
-                            self._state(UUID(event.resource.id.removeprefix("prefect.flow-run.")), kind)
+                            self._state(run_id, kind)
                         else:
-                            self.wake()
+                            self.wake_for(run_id)
             except Exception as error:
                 self._logger.warning("no events (%s); polling goes on", type(error).__name__)
             await asyncio.sleep(_AGAIN)

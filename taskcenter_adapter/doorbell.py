@@ -1,8 +1,8 @@
 """A word from the service to the workers on the same home: there is a run to be taken.
 
 Prefect's own events say it too, some hundredths of a second later and not always, and a worker polls beside them; so a
-bell that nobody hears costs time and nothing else. It is a datagram without content, on a socket in the home's ``run``
-folder, which only its user may enter.
+bell that nobody hears costs time and nothing else. It is a datagram with the run's id, on a socket in the home's
+``run`` folder, which only its user may enter.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["hang_up", "ring"]
+__all__ = ["LONGEST", "hang_up", "ring"]
+
+LONGEST = 64
+"""Bytes of a ring."""
 
 _FOLDER, _NAMES = "run", "worker-*.bell"
 _HAS_BELLS = hasattr(socket, "AF_UNIX")
 
 
-def ring(home: Path) -> None:
-    """Tell the workers of this home to look for work now. Never raises and never waits."""
+def ring(home: Path, run_id: str) -> None:
+    """Tell the workers of this home to look for that run now. Never raises and never waits."""
     if not _HAS_BELLS:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
         bell.setblocking(False)
         for path in (home / _FOLDER).glob(_NAMES):
             try:
-                bell.sendto(b"", str(path))
+                bell.sendto(run_id.encode(), str(path))
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)  # of a worker that was killed
             except OSError:  # it has enough unread ones to wake up by

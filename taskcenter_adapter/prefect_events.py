@@ -19,6 +19,9 @@ from websockets.typing import Subprotocol
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import ServerAway
+from taskcenter.status import TERMINAL_RUN
+
+from .mapping import map_run
 
 __all__ = ["RunChanged", "RunEvents"]
 
@@ -32,10 +35,17 @@ _LONG: Final = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class RunChanged:
-    """Something happened to a flow run. ``deployment_id`` is empty where the event does not say it."""
+    """Something happened to a flow run. What the event does not say is empty."""
 
     run_id: str
     deployment_id: str = ""
+    state_type: str = ""
+    state_name: str = ""
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it tells of the run's end, or may do so."""
+        return not self.state_type or map_run(self.state_type, self.state_name)[0] in TERMINAL_RUN
 
 
 class RunEvents:
@@ -84,9 +94,15 @@ def _subscribe(socket: ClientConnection) -> None:
 
 def _read(message: dict[str, Any]) -> RunChanged | None:
     event = message.get("event") or {}
-    resource = (event.get("resource") or {}).get("prefect.resource.id", "")
+    facts = event.get("resource") or {}
+    resource = str(facts.get("prefect.resource.id", ""))
     if not resource.startswith(_RUN):
         return None
     related = (str(one.get("prefect.resource.id", "")) for one in event.get("related") or ())
     deployment = next((name for name in related if name.startswith(_DEPLOYMENT)), "")
-    return RunChanged(resource.removeprefix(_RUN), deployment.removeprefix(_DEPLOYMENT))
+    return RunChanged(
+        resource.removeprefix(_RUN),
+        deployment.removeprefix(_DEPLOYMENT),
+        str(facts.get("prefect.state-type") or ""),
+        str(facts.get("prefect.state-name") or ""),
+    )

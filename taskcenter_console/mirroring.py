@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from taskcenter.clock import utc_now
 from taskcenter.errors import ServerAway, TaskCenterError
+from taskcenter.models import Run
 from taskcenter.settings import Settings
+from taskcenter.status import RunStatus
 from taskcenter_adapter.differences import Report
-from taskcenter_adapter.mapping import MANAGED
+from taskcenter_adapter.mapping import MANAGED, map_run
 from taskcenter_adapter.orphans import close_orphans
 from taskcenter_adapter.prefect_events import RunChanged, RunEvents
 from taskcenter_adapter.reconcile import reconcile, reconcile_runs
@@ -118,6 +120,15 @@ def _say(report: Report) -> None:
         _LOG.info("reconciled: %s", difference)
 
 
+def _is_told(run: Run | None, change: RunChanged) -> bool:
+    """Whether the row says already what the event tells, as that of a run that a worker of ours has does: the server
+    has less to do when it is not asked. What an old event hides, a pass finds."""
+    if run is None or not change.state_type:
+        return False
+    status, phase = map_run(change.state_type, change.state_name)
+    return run.status is status and (run.phase is phase or status not in (RunStatus.QUEUED, RunStatus.RUNNING))
+
+
 class Listener(threading.Thread):
     """Looks at the runs that Prefect's events name. After every gap it asks the housekeeper for a whole pass."""
 
@@ -126,7 +137,7 @@ class Listener(threading.Thread):
         self._settings, self._housekeeper = settings, housekeeper
         self._stopping = threading.Event()
         self._events: RunEvents | None = None
-        self._heard: dict[str, str] = {}
+        self._heard: dict[str, RunChanged] = {}
         self._some = threading.Condition()
         self._deployments: Mapping[str, Mapping[str, Any]] = {}
         self._foreign: dict[str, float] = {}
@@ -155,7 +166,7 @@ class Listener(threading.Thread):
 
     def _hear(self, change: RunChanged) -> None:
         with self._some:
-            self._heard[change.run_id] = change.deployment_id
+            self._heard[change.run_id] = change
             self._some.notify()
 
     # looking ---------------------------------------------------------------------------------------------
@@ -173,7 +184,7 @@ class Listener(threading.Thread):
                     for run_id in some:
                         del self._heard[run_id]
                 try:
-                    _say(self._look_at(center, some))
+                    _say(self._look_at(center, some.values()))
                 except ServerAway as error:
                     _LOG.debug("left to the next pass: %s", error.message)
                 except TaskCenterError as error:
@@ -181,14 +192,19 @@ class Listener(threading.Thread):
                 except Exception:
                     _LOG.exception("looking at runs that events named failed")
 
-    def _look_at(self, center: Center, heard: Mapping[str, str]) -> Report:
-        ours = [run_id for run_id, deployment_id in heard.items() if self._is_ours(center, deployment_id)]
+    def _look_at(self, center: Center, heard: Iterable[RunChanged]) -> Report:
+        ours = [change for change in heard if self._is_ours(center, change.deployment_id)]
         if not ours:
             return Report()
         replay_spool(center.store, spool_folder(self._settings.home))  # what a run said itself goes first
+        rows = center.store.find_runs([change.run_id for change in ours])
+        news = {change.run_id: change for change in ours if not _is_told(rows.get(change.run_id), change)}
         store = sql_store(center.store)
-        under_way = RunLeases(store).held(ours) if store is not None else set()
-        return reconcile_runs(center.store, center.gateway, ours, self._deployments, utc_now(), under_way)
+        under_way = RunLeases(store).held(list(news)) if store is not None and news else set()
+        asked = [run_id for run_id, change in news.items() if run_id not in under_way or change.is_end]
+        if not asked:
+            return Report()
+        return reconcile_runs(center.store, center.gateway, asked, self._deployments, utc_now(), under_way)
 
     def _is_ours(self, center: Center, deployment_id: str) -> bool:
         """Other flows may live on the same server. A deployment that is new here is asked for, now and then again."""

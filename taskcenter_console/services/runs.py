@@ -108,7 +108,7 @@ def start(
     )
     center.store.record(Changes(runs=(run,), audit=(entry,)))
     if at is None:
-        ring(center.settings.home)  # now that the row stands there, which may be told what the run waits for
+        ring(center.settings.home, run.id)  # now that the row is there, which may be told what it waits for
     return run
 
 

@@ -5,28 +5,30 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from taskcenter_adapter.doorbell import hang_up, ring
+from taskcenter_adapter.doorbell import LONGEST, hang_up, ring
 
 
 def test_a_ring_is_heard_once_for_each(tmp_path: Path) -> None:
     hung = hang_up(tmp_path)
     assert hung is not None
     bell, take_down = hung
-    ring(tmp_path)
-    ring(tmp_path)
-    assert [bell.recv(1), bell.recv(1)] == [b"", b""]
+    one, other = str(uuid4()), str(uuid4())
+    ring(tmp_path, one)
+    ring(tmp_path, other)
+    assert [bell.recv(LONGEST).decode(), bell.recv(LONGEST).decode()] == [one, other]
     with pytest.raises(BlockingIOError):
-        bell.recv(1)
+        bell.recv(LONGEST)
     take_down()
     assert not list((tmp_path / "run").iterdir())
-    ring(tmp_path)
+    ring(tmp_path, "x")
 
 
 def test_a_bell_that_nobody_hears_is_taken_away_or_left_full(tmp_path: Path) -> None:
-    ring(tmp_path)  # no home yet
+    ring(tmp_path, "x")  # no home yet
     killed = tmp_path / "run" / "worker-1.bell"
     killed.parent.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
@@ -34,7 +36,7 @@ def test_a_bell_that_nobody_hears_is_taken_away_or_left_full(tmp_path: Path) -> 
     hung = hang_up(tmp_path)
     assert hung is not None
     for _ in range(2000):  # more than a socket keeps
-        ring(tmp_path)
+        ring(tmp_path, "x")
     assert [p.name for p in killed.parent.iterdir()] == [f"worker-{os.getpid()}.bell"]
     hung[1]()
 
