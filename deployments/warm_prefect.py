@@ -13,7 +13,7 @@ import contextvars
 import functools
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
@@ -22,12 +22,17 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
     from pydantic import BaseModel
 
 __all__ = ["ask_less", "known_objects", "rehearse", "share_tls_context", "watch_for_suspension_later"]
 
 _LATER: Final = 1.0
 """Seconds after which the watch for a suspension begins; before, the engine reads the run's state itself."""
+
+
+_kept: list[type[BaseModel]] = []
+"""Models that Prefect makes anew each time when nobody holds them."""
 
 
 def share_tls_context() -> None:
@@ -41,8 +46,12 @@ def share_tls_context() -> None:
 def rehearse() -> None:
     """Do once what every run does first, as far as that needs neither a thread nor a server."""
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas import OrchestrationResult
     from prefect.logging import get_logger
     from pydantic import BaseModel
+
+    from flows.running.steps import flow_task_of
+    from taskcenter.task_types import registry
 
     for sync in (False, True):
         get_client(sync_client=sync)
@@ -51,6 +60,9 @@ def rehearse() -> None:
             with contextlib.suppress(Exception):  # one that names what is not there is the business of who uses it
                 model.model_rebuild()
     _read_tables()
+    for key in registry.types:
+        flow_task_of(key)
+    _kept.append(OrchestrationResult[Any])
     get_logger("warm").info("everything is imported")
 
 
@@ -88,27 +100,37 @@ def known_objects(objects: Mapping[str, Mapping[str, Any]]) -> None:
         RESOURCE_CACHE[f"{kind}.{key}"] = ({"kind": kind, "object": known}, datetime.now(UTC))  # type: ignore[assignment]
 
 
-def ask_less() -> None:
-    """In the process of a run of our own flows: two questions less to the server before their first line.
+def ask_less(flow_run: FlowRun, meanwhile: Callable[[], None]) -> None:
+    """In the process of a run of our own flows: three questions less to the server before their first line.
 
-    Where results are stored: ours are not. And the version of the flow, which the worker tells with the pid, together
-    with the retries of the flow, which has none. (``AsyncFlowRunEngine.initialize_run``)
+    Where results are stored: ours are not. The version of the flow, which the worker tells with the pid, and its
+    retries: it has none. And the run as it stands when it is Running: as it was found, one attempt more. ``meanwhile``
+    is called just before the engine waits for Running. (``AsyncFlowRunEngine.initialize_run``, ``setup_run_context``)
     """
     results: Any = import_module("prefect.results")
     client: Any = import_module("prefect.client.orchestration").PrefectClient
-    real = client.update_flow_run
+    update, read = client.update_flow_run, client.read_flow_run
 
     async def no_block() -> None: ...
 
-    async def first(self: Any, flow_run_id: UUID, **fields: Any) -> Any:
-        client.update_flow_run = real
-        return (
-            None if fields.keys() == {"flow_version", "empirical_policy"} else await real(self, flow_run_id, **fields)
-        )
+    async def first_update(self: Any, flow_run_id: UUID, **fields: Any) -> Any:
+        client.update_flow_run = update
+        if flow_run_id != flow_run.id or fields.keys() != {"flow_version", "empirical_policy"}:
+            return await update(self, flow_run_id, **fields)
+        meanwhile()
+
+    async def first_read(self: Any, flow_run_id: UUID) -> FlowRun:
+        client.read_flow_run = read
+        state = flow_run.state
+        if flow_run_id != flow_run.id or state is None or not state.is_running():
+            found: FlowRun = await read(self, flow_run_id)
+            return found
+        started = {"start_time": flow_run.start_time or state.timestamp, "run_count": flow_run.run_count + 1}
+        return flow_run.model_copy(update=started)
 
     results._read_server_default_result_storage_block_id = lambda: None
     results._aread_server_default_result_storage_block_id = no_block
-    client.update_flow_run = first
+    client.update_flow_run, client.read_flow_run = first_update, first_read
 
 
 def watch_for_suspension_later() -> None:

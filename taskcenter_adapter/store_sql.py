@@ -135,6 +135,7 @@ class SqlStore:
 
         with self.reading() as connection:
             _load_tasks(connection, sa.select(tasks).limit(1))
+        self.get_setting("")
         self.find_task(nobody)
         self.find_run(nobody)
         self.next_log_sequence(nobody)
