@@ -20,8 +20,11 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, Final, NoReturn
+
+from deployments.warm_spare import QUIET, Spare, wait_for_run
 
 __all__ = ["PRELOAD", "main"]
 
@@ -48,6 +51,7 @@ PRELOAD: Final = (
     "flows.task_types.process",
     "deployments.warm_prefect",
     "deployments.warm_run",
+    "deployments.warm_spare",
     "deployments.worker_tree",
 )
 _PDEATHSIG: Final = 1
@@ -103,10 +107,13 @@ class Zygote:
         self._stop = False
         self._cold = False
         self._libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+        self._bell = socket.socketpair()
+        self._spare: Spare | None = None
+        self._asked_at = 0.0
 
     def serve(self) -> None:
         """Until the worker is gone or asks for the end."""
-        woken, wake = socket.socketpair()
+        woken, wake = self._bell
         woken.setblocking(False)
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
@@ -114,14 +121,20 @@ class Zygote:
         signal.signal(signal.SIGTERM, self._on_term)
         self._ready()
         while not self._stop:
-            ready, _, _ = select.select([self._control, woken], [], [])
+            making = [self._spare.line] if self._spare is not None and not self._spare.ready else []
+            ready, _, _ = select.select([self._control, woken, *making], [], [], self._until_spare())
+            if not ready:
+                self._make_spare()
+            if making and making[0] in ready and self._spare is not None and not self._spare.hear():
+                self._drop_spare()
             if woken in ready:
                 with contextlib.suppress(BlockingIOError):
                     woken.recv(4096)
                 self._reap()
             if self._control in ready:
                 for message in self._read():
-                    self._start(message, (woken, wake))
+                    self._start(message)
+        self._drop_spare()
         self._end_runs()
 
     def _on_term(self, *_: object) -> None:
@@ -155,20 +168,56 @@ class Zygote:
         *lines, self._unread = (self._unread + data).split(b"\n")
         return [json.loads(line) for line in lines]
 
-    def _start(self, request: Message, others: tuple[socket.socket, ...]) -> None:
-        parent = os.getpid()
+    def _start(self, request: Message) -> None:
+        self._asked_at = time.monotonic()
+        spare, parent = self._spare, os.getpid()
+        if spare is not None and spare.ready:
+            self._spare = None
+            if spare.give(request):
+                self._started(request, spare.pid)
+                return
         try:
             pid = os.fork()
         except OSError as error:
             self._tell({"refused": request["id"], "why": f"no process could be forked: {error.strerror}"})
             return
         if pid == 0:
-            self._become(request, others, parent)
+            self._become(lambda: request, parent)
+        self._started(request, pid)
+
+    def _started(self, request: Message, pid: int) -> None:
         self._runs[pid] = request["id"]
         self._tell({"started": request["id"], "pid": pid})
 
-    def _become(self, request: Message, others: tuple[socket.socket, ...], parent: int) -> NoReturn:
-        """In the fork: from here on this is the process of one run."""
+    def _until_spare(self) -> float | None:
+        """Seconds until a spare is wanted; None while there is one, or none can be."""
+        if self._spare is not None or self._cold:
+            return None
+        return max(0.0, self._asked_at + QUIET - time.monotonic())
+
+    def _make_spare(self) -> None:
+        ours, its = socket.socketpair()
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            its.close()
+            self._asked_at = time.monotonic()  # again, but later
+            return
+        if pid == 0:
+            ours.close()
+            self._become(lambda: wait_for_run(its), parent)
+        its.close()
+        self._spare = Spare(pid, ours)
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.line.close()  # which ends it
+            self._spare, self._asked_at = None, time.monotonic()
+
+    def _become(self, get: Callable[[], Message | None], parent: int) -> NoReturn:
+        """In the fork: from here on this is the process of one run, which ``get`` gives."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -180,25 +229,28 @@ class Zygote:
                 self._libc.prctl(_PDEATHSIG, signal.SIGTERM)
                 if os.getppid() != parent:
                     os._exit(1)
-            for each in (self._control, *others):
+            for each in (self._control, *self._bell, *([self._spare.line] if self._spare is not None else [])):
                 each.close()
             gc.enable()
             from deployments.warm_run import run
 
-            code = run(request, cold=self._cold)
+            request = get()
+            code = run(request, cold=self._cold) if request is not None else 0
         except BaseException:  # whatever it is, this fork must not go on as a second zygote
             traceback.print_exc()
         finally:
             os._exit(code)
 
     def _reap(self) -> None:
-        while self._runs:
+        while self._runs or self._spare is not None:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if self._spare is not None and pid == self._spare.pid:
+                self._drop_spare()
             run_id = self._runs.pop(pid, None)
             if run_id is not None:
                 self._tell({"ended": run_id, "pid": pid, "status": os.waitstatus_to_exitcode(status)})

@@ -25,12 +25,23 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
     from pydantic import BaseModel
 
-__all__ = ["ask_less", "known_objects", "rehearse", "share_tls_context", "watch_for_suspension_later"]
+    from taskcenter.ports import Store
+
+__all__ = [
+    "ask_less",
+    "forget",
+    "known_objects",
+    "rehearse",
+    "rehearse_here",
+    "share_tls_context",
+    "watch_for_suspension_later",
+]
 
 _LATER: Final = 1.0
 """Seconds after which the watch for a suspension begins; before, the engine reads the run's state itself."""
 
 
+_NOBODY: Final = UUID(int=0)
 _kept: list[type[BaseModel]] = []
 """Models that Prefect makes anew each time when nobody holds them."""
 
@@ -52,6 +63,7 @@ def rehearse() -> None:
 
     from flows.running.steps import flow_task_of
     from taskcenter.task_types import registry
+    from taskcenter_adapter.store import rest
 
     for sync in (False, True):
         get_client(sync_client=sync)
@@ -59,18 +71,18 @@ def rehearse() -> None:
         if not model.__pydantic_complete__ and not model.__pydantic_generic_metadata__["parameters"]:
             with contextlib.suppress(Exception):  # one that names what is not there is the business of who uses it
                 model.model_rebuild()
-    _read_tables()
+    _read_tables(rest)
     for key in registry.types:
         flow_task_of(key)
     _kept.append(OrchestrationResult[Any])
     get_logger("warm").info("everything is imported")
 
 
-def _read_tables() -> None:
-    """One look into our tables, on a connection that is closed again: a run has its own, and the rest is there."""
+def _read_tables(leave: Callable[[str, Store], None]) -> None:
+    """One look into our tables; ``leave`` says what becomes of the connection."""
     from taskcenter.settings import Settings
     from taskcenter_adapter.runtime import database_url
-    from taskcenter_adapter.store import open_store, rest
+    from taskcenter_adapter.store import open_store
     from taskcenter_adapter.store_sql import SqlStore
 
     with contextlib.suppress(Exception):  # no center here, or its database is away: runs say so themselves
@@ -80,7 +92,37 @@ def _read_tables() -> None:
             if isinstance(store, SqlStore):
                 store.rehearse()
         finally:
-            rest(url, store)
+            leave(url, store)
+
+
+def forget() -> None:
+    """Close what was opened ahead: a flow that is not ours has no use for our database."""
+    from taskcenter_adapter.store import close_kept
+
+    close_kept()
+
+
+def rehearse_here() -> None:
+    """What only the process of the run itself can do ahead: connect to our database, have a client and a loop.
+
+    And touch what these touch: a fork gets its memory page by page, of which a run needs some thousand.
+    """
+    import asyncio
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.states import Running
+
+    from taskcenter_adapter.store import keep
+
+    async def ask() -> None:
+        async with get_client() as client:
+            await client.api_healthcheck()
+
+    _read_tables(keep)
+    with contextlib.suppress(Exception):  # the server is away: the run says so itself
+        FlowRun.model_validate(FlowRun(flow_id=_NOBODY, state=Running()).model_dump(mode="json"))
+        asyncio.run(ask())
 
 
 def _below(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:
@@ -100,12 +142,12 @@ def known_objects(objects: Mapping[str, Mapping[str, Any]]) -> None:
         RESOURCE_CACHE[f"{kind}.{key}"] = ({"kind": kind, "object": known}, datetime.now(UTC))  # type: ignore[assignment]
 
 
-def ask_less(flow_run: FlowRun, meanwhile: Callable[[], None]) -> None:
+def ask_less(flow_run: FlowRun) -> None:
     """In the process of a run of our own flows: three questions less to the server before their first line.
 
     Where results are stored: ours are not. The version of the flow, which the worker tells with the pid, and its
-    retries: it has none. And the run as it stands when it is Running: as it was found, one attempt more. ``meanwhile``
-    is called just before the engine waits for Running. (``AsyncFlowRunEngine.initialize_run``, ``setup_run_context``)
+    retries: it has none. And the run as it stands when it is Running: as it was found, one attempt more.
+    (``AsyncFlowRunEngine.initialize_run``, ``setup_run_context``)
     """
     results: Any = import_module("prefect.results")
     client: Any = import_module("prefect.client.orchestration").PrefectClient
@@ -117,7 +159,6 @@ def ask_less(flow_run: FlowRun, meanwhile: Callable[[], None]) -> None:
         client.update_flow_run = update
         if flow_run_id != flow_run.id or fields.keys() != {"flow_version", "empirical_policy"}:
             return await update(self, flow_run_id, **fields)
-        meanwhile()
 
     async def first_read(self: Any, flow_run_id: UUID) -> FlowRun:
         client.read_flow_run = read

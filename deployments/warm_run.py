@@ -9,7 +9,6 @@ user's project may have too.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 import shlex
@@ -92,13 +91,15 @@ def _flow(request: dict[str, Any]) -> None:
     from prefect.flow_engine import run_flow
     from prefect.logging.loggers import flow_run_logger
 
-    from deployments.warm_prefect import ask_less, known_objects
+    from deployments.warm_prefect import ask_less, forget, known_objects
 
     configure_from_env()
     known_objects(request["known"])
     flow_run = FlowRun.model_validate(request["flow_run"])
     if is_ours(request["deployment"]):
-        ask_less(flow_run, _connect_ahead)
+        ask_less(flow_run)
+    else:
+        forget()
     with handle_engine_signals(flow_run.id):
         logger = flow_run_logger(flow_run=flow_run)
         try:
@@ -109,17 +110,6 @@ def _flow(request: dict[str, Any]) -> None:
         with RunMetrics(flow_run, flow):
             result = run_flow(flow, flow_run=flow_run, error_logger=cast(logging.Logger, logger))
             _drive_run_flow_result(flow, result)
-
-
-def _connect_ahead() -> None:
-    """While the engine asks the server for Running, our database may be opened already."""
-    from taskcenter.errors import TaskCenterError
-    from taskcenter.settings import Settings
-    from taskcenter_adapter.runtime import database_url
-    from taskcenter_adapter.store import connect_ahead
-
-    with contextlib.suppress(TaskCenterError, OSError, ValueError):  # the run says it itself
-        connect_ahead(database_url(Settings.from_env()))
 
 
 def _load(flow_run: FlowRun, request: dict[str, Any]) -> Flow[..., Any]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from typing import TYPE_CHECKING
 
 from taskcenter.clock import Clock
-from taskcenter.errors import Refused, TaskCenterError
+from taskcenter.errors import Refused
 from taskcenter.ports import Store
 
 if TYPE_CHECKING:
     from .store_sql import SqlStore
 
-__all__ = ["MEMORY", "need_sql", "open_store", "rest", "sql_store"]
+__all__ = ["MEMORY", "close_kept", "keep", "need_sql", "open_store", "rest", "sql_store"]
 
 MEMORY = "memory://"
 _rested: dict[str, Store] = {}
-_ahead: dict[str, threading.Thread] = {}
-_SOON = 1.0
-"""Seconds to wait for a connection that was begun ahead; after them whoever waits makes one of its own."""
 
 
 def rest(url: str, store: Store) -> None:
@@ -31,18 +26,15 @@ def rest(url: str, store: Store) -> None:
     _rested[url] = store
 
 
-def connect_ahead(url: str) -> None:
-    """Connect in a thread, for the next one who opens ``url`` in this process and has to wait for something before."""
+def keep(url: str, store: Store) -> None:
+    """The same with its connections, for the next one who opens ``url`` in this process."""
+    _rested[url] = store
 
-    def connect() -> None:
-        store = open_store(url)
-        with contextlib.suppress(TaskCenterError):  # whoever opens it is told
-            store.get_setting("")
-        _rested[url] = store
 
-    thread = threading.Thread(target=connect, name="connect ahead", daemon=True)
-    thread.start()
-    _ahead[url] = thread
+def close_kept() -> None:
+    """Close the connections of what nobody has opened."""
+    while _rested:
+        _rested.popitem()[1].close()
 
 
 def open_store(url: str, *, clock: Clock | None = None) -> Store:
@@ -51,9 +43,6 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     Nothing is migrated here: ``database.upgrade`` does that, once, when the product starts. ``clock`` says when a
     task was saved.
     """
-    ahead = _ahead.pop(url, None)
-    if ahead is not None:
-        ahead.join(_SOON)
     if clock is None and url in _rested:
         return _rested.pop(url)
     # The memory store needs no database library, and importing one costs a tenth of a second.
