@@ -1,23 +1,25 @@
 """Runs by a part of their task's or their own name, newest first, in a time that hardly depends on how many there are.
 
-Two ways lead there. A common text is met soon in the list itself, which one index holds with the names; a rare one is
-found by its trigrams and sorted. Which is the shorter one is told by how often the newest thousands have it. Letters
-A to Z count the same in either case. (spec 6.1)
+Two ways lead there. A common text is met soon in the list itself, which one index holds with the names; any other is
+found by its trigrams, the newest part of them first. Which is the shorter one is told by how many of the newest
+hundreds have it. Letters A to Z count the same in either case. (spec 6.1)
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, event
 from sqlalchemy.sql.elements import Grouping
-from sqlalchemy.sql.visitors import iterate
 
 from .folding import folded
-from .tables import UtcTime, task_runs
+from .run_filters import Filters
+from .tables import task_runs
 
 __all__ = ["SEARCH_INDEXES", "SEARCH_TABLES", "merge_by_itself", "merge_some", "search"]
 
@@ -46,8 +48,9 @@ _SQLITE = (
 _POSTGRESQL = (
     "CREATE INDEX ix_task_runs_created_at ON task_runs (created_at, id) INCLUDE (task_slug, name)",
     "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    "CREATE EXTENSION IF NOT EXISTS btree_gin",
     "CREATE INDEX ix_task_runs_search ON task_runs USING gin"
-    " (lower((task_slug || ' ' || name) COLLATE \"C\") gin_trgm_ops)",
+    " (lower((task_slug || ' ' || name) COLLATE \"C\") gin_trgm_ops, ((created_at AT TIME ZONE 'UTC')::date))",
 )
 
 
@@ -73,106 +76,222 @@ def merge_some(connection: Connection, pages: int) -> None:
     connection.exec_driver_sql(_TELL, ("merge", pages))
 
 
+Row = dict[str, Any]
 _TRIGRAM = 3
 _FIRST = 800
 """Rows of the list that are looked through before anything else."""
-_FURTHER = 20_000
-"""Rows of the list that cost about as much as the trigrams of a text that is as rare."""
-_LOOKED_UP = 8_000
-"""The same where the rows themselves must be read, because the list is by task or status."""
+_MANY_POSTGRES, _MANY_SQLITE = 8, 20
+"""Of them; a text that so many have is met soon enough in the list."""
+_NEAR = 25_000
+"""Rows that SQLite looks through for what stands out of order, sooner than to read and sort all that have a text."""
+_FEW = 500
+"""Rows that SQLite looks at one by one, as came after the list's top and may belong below it."""
+_FEW_DAYS, _DAYS = 2, 10
+"""How many days PostgreSQL's index is asked for one by one: at first, and at most; for more, all of it at once."""
+_SPARE = 1.5
+"""So many times as many as should do: the text may be a little rarer further down."""
+_ONE_DAY = timedelta(days=1)
+_ROWID: ColumnElement[int] = sa.literal_column("task_runs.rowid", sa.Integer())
+_FOUND = sa.table("task_runs_search", sa.column("rowid", sa.Integer()), sa.column("task_runs_search")).alias("found")
+_DAY: ColumnElement[Any] = sa.literal_column("(task_runs.created_at AT TIME ZONE 'UTC')::date", sa.Date())
 
 
-def search(connection: Connection, where: Sequence[ColumnElement[bool]], wanted: str, limit: int) -> list[str]:
-    """Ids of the newest runs that meet ``where`` and have ``wanted`` in a name; at most ``limit``."""
+def search(connection: Connection, columns: Sequence[Any], where: Filters, wanted: str, limit: int) -> list[Row]:
+    """``columns`` (all but those that one row is found by are up to the caller) of the newest runs that meet ``where``
+    and have ``wanted`` in a name; at most ``limit``."""
     postgres = connection.dialect.name == "postgresql"
-    if postgres:
-        # A plan that is made once for every text would know nothing of how rare this one is.
-        connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
     text = folded(wanted)
-    further = _FURTHER if _in_one_index(where) else min(_FURTHER, _LOOKED_UP)
-    found: list[str] = []
-    looked, rows, place = 0, _FIRST, None
-    while rows and looked + rows <= further:
-        part, place = _newest(connection, [*where, *_from(place)], text, limit - len(found), rows)
-        found += part
-        looked += rows
-        if place is None or len(found) >= limit:
-            return found
-        # As many again as should hold the rest, and some for bad luck.
-        rows = int(1.25 * looked * (limit - len(found)) / len(found)) + _FIRST if found else 0
-    has = _has(task_runs.c, text, postgres)
-    if len(text) < _TRIGRAM:
-        run = task_runs.c
-        query = sa.select(run.id).where(*where, has).order_by(run.created_at.desc(), run.id.desc()).limit(limit)
-        return list(connection.execute(query).scalars())
-    query = _by_trigrams_postgres(where, has, limit) if postgres else _by_trigrams_sqlite(where, has, text, limit)
-    return list(connection.execute(query).scalars())
-
-
-def _in_one_index(where: Sequence[ColumnElement[bool]]) -> bool:
-    """Whether the index of all runs, which has the names, answers it alone."""
-    asked = {part.name for condition in where for part in iterate(condition) if isinstance(part, sa.Column)}
-    return asked <= {"created_at", "id"}
-
-
-def _has(run: Any, wanted: str, postgres: bool) -> ColumnElement[bool]:
-    both = run.task_slug + sa.literal_column("' '") + run.name
-    if not postgres:
-        return sa.func.instr(sa.func.lower(both), wanted) > 0
-    # Written as the index has it, to the parentheses: else it is not used.
-    text = sa.func.lower(sa.collate(Grouping(both), "C"))
-    return text.contains(wanted, autoescape=True)
-
-
-def _newest(
-    connection: Connection, where: Sequence[ColumnElement[bool]], wanted: str, limit: int, rows: int
-) -> tuple[list[str], tuple[datetime, str] | None]:
-    """Those among the newest ``rows`` of the list, and the row after these (None: not needed, or not there)."""
-    run = task_runs.c
-    part = (
-        sa.select(run.id, run.created_at, run.task_slug, run.name)
-        .where(*where)
-        .order_by(run.created_at.desc(), run.id.desc())
-        .limit(rows)
-    )
-    postgres = connection.dialect.name == "postgresql"
-    inner = part.subquery("part").c
-    query = (
-        sa.select(inner.id)
-        .where(_has(inner, wanted, postgres))
-        .order_by(inner.created_at.desc(), inner.id.desc())
-        .limit(limit)
-    )
-    found = list(connection.execute(query).scalars())
+    ask = _Asking(connection, _Questions.of(where, tuple(columns), postgres), where, text)
+    found = ask.rows("newest", rows=_FIRST, limit=limit)
+    if (_MANY_POSTGRES if postgres else _MANY_SQLITE) <= len(found) < limit:
+        found = ask.rows("newest", rows=int(_SPARE * _FIRST * limit / len(found)), limit=limit)
     if len(found) >= limit:
-        return found, None
-    after = sa.select(run.created_at, run.id).where(*where).order_by(run.created_at.desc(), run.id.desc())
-    row = connection.execute(after.limit(1).offset(rows)).first()
-    return found, (row.created_at, row.id) if row is not None else None
+        return found
+    if len(text) < _TRIGRAM:
+        return ask.rows("everywhere", limit=limit)
+    return (_by_trigrams_postgres if postgres else _by_trigrams_sqlite)(ask, limit, len(found))
 
 
-def _from(place: tuple[datetime, str] | None) -> list[ColumnElement[bool]]:
-    """The part of the list that begins with this row."""
-    if place is None:
+class _Questions:
+    """The statements for one choice of filters, each put together once: it takes longer than the database does."""
+
+    def __init__(self, where: Filters, columns: tuple[Any, ...], postgres: bool) -> None:
+        self._where, self._columns, self._postgres = list(where.conditions), columns, postgres
+        self._made: dict[str, sa.Select[Any]] = {}
+
+    @staticmethod
+    @functools.lru_cache(maxsize=256)
+    def of(where: Filters, columns: tuple[Any, ...], postgres: bool) -> _Questions:
+        return _Questions(where, columns, postgres)
+
+    def __getitem__(self, name: str) -> sa.Select[Any]:
+        if name not in self._made:
+            kind, _, number = name.partition(" ")
+            self._made[name] = getattr(self, kind)(*map(int, number.split()))
+        return self._made[name]
+
+    def _list(self, *more: ColumnElement[bool], of: Sequence[Any] = ()) -> sa.Select[Any]:
+        run = task_runs.c
+        query = sa.select(*(of or self._columns)).select_from(task_runs).where(*self._where, *more)
+        return query.order_by(run.created_at.desc(), run.id.desc())
+
+    def _rows(self, ids: sa.Select[Any]) -> sa.Select[Any]:
+        run = task_runs.c
+        query = sa.select(*self._columns).where(run.id.in_(ids))
+        return query.order_by(run.created_at.desc(), run.id.desc())
+
+    def _has(self, run: Any) -> ColumnElement[bool]:
+        both = run.task_slug + sa.literal_column("' '") + run.name
+        if not self._postgres:
+            return sa.func.instr(sa.func.lower(both), sa.bindparam("wanted")) > 0
+        # Written as the index has it, to the parentheses: else it is not used.
+        return sa.func.lower(sa.collate(Grouping(both), "C")).like(sa.bindparam("pattern"), escape="/")
+
+    def newest(self) -> sa.Select[Any]:
+        """Those among the newest ``rows`` of the list."""
+        run = task_runs.c
+        part = self._list(of=(run.id, run.created_at, run.task_slug, run.name)).limit(sa.bindparam("rows"))
+        inner = part.subquery("part").c
+        ids = sa.select(inner.id).where(self._has(inner))
+        return self._rows(ids.order_by(inner.created_at.desc(), inner.id.desc()).limit(sa.bindparam("limit")))
+
+    def everywhere(self) -> sa.Select[Any]:
+        return self._list(self._has(task_runs.c)).limit(sa.bindparam("limit"))
+
+    def edges(self) -> sa.Select[Any]:
+        """The times between which the newest ``rows`` of the list are, and how many there are."""
+        part = self._list(of=(task_runs.c.created_at,)).limit(sa.bindparam("rows")).subquery().c.created_at
+        return sa.select(sa.func.max(part), sa.func.min(part), sa.func.count())
+
+    def days(self, days: int) -> sa.Select[Any]:
+        """Those of the days ``day1``, ``day2`` …"""
+        return self._hits([sa.bindparam(f"day{n}", type_=sa.Date()) == _DAY for n in range(1, days + 1)])
+
+    def older(self) -> sa.Select[Any]:
+        return self._hits([task_runs.c.created_at < sa.bindparam("before")])
+
+    def _hits(self, parts: Sequence[ColumnElement[bool]]) -> sa.Select[Any]:
+        run = task_runs.c
+        found = sa.select(run.id, run.created_at).where(*self._where, self._has(run))
+        # Materialized: with the order and the limit in sight the planner would walk the list instead.
+        hits = sa.union_all(*(found.where(part) for part in parts)).cte("hits").prefix_with("MATERIALIZED")
+        ids = sa.select(hits.c.id).order_by(hits.c.created_at.desc(), hits.c.id.desc())
+        return self._rows(ids.limit(sa.bindparam("limit")))
+
+    def top(self) -> sa.Select[Any]:
+        return self._list(of=(_ROWID,)).limit(1)
+
+    def bottom(self) -> sa.Select[Any]:
+        run = task_runs.c
+        first = sa.select(_ROWID).select_from(task_runs).where(*self._where)
+        return first.order_by(run.created_at, run.id).limit(1)
+
+    def _matches(self) -> ColumnElement[bool]:
+        # What FTS5 finds has every letter in either case, of any alphabet; the rule itself has the last word.
+        return _FOUND.c.task_runs_search.op("MATCH")(sa.bindparam("quoted"))
+
+    def down(self) -> sa.Select[Any]:
+        """From the row ``top`` down to ``bottom``, the last that came first."""
+        joined = _FOUND.join(task_runs, _FOUND.c.rowid == _ROWID)
+        query = sa.select(*self._columns, _ROWID.label("rowid")).select_from(joined)
+        query = query.where(self._matches(), _FOUND.c.rowid.between(sa.bindparam("bottom"), sa.bindparam("top")))
+        query = query.where(self._has(task_runs.c), *self._where)
+        return query.order_by(_FOUND.c.rowid.desc()).limit(sa.bindparam("limit"))
+
+    def beside(self) -> sa.Select[Any]:
+        """Rows above ``top`` or below ``bottom``."""
+        outside = sa.or_(_FOUND.c.rowid > sa.bindparam("top"), _FOUND.c.rowid < sa.bindparam("bottom"))
+        return sa.select(_FOUND.c.rowid).where(self._matches(), outside).limit(sa.bindparam("limit"))
+
+    def among(self) -> sa.Select[Any]:
+        return self._list(_ROWID.in_(sa.bindparam("rowids", expanding=True)), self._has(task_runs.c))
+
+    def all(self) -> sa.Select[Any]:
+        run = task_runs.c
+        # The plus signs keep SQLite from walking the list instead of the rows that were found.
+        order: list[Any] = [sa.desc(sa.literal_column(f"+task_runs.{name}")) for name in ("created_at", "id")]
+        matching = _ROWID.in_(sa.select(_FOUND.c.rowid).where(self._matches()))
+        ids = sa.select(run.id).where(matching, self._has(run), *self._where).order_by(*order)
+        return self._rows(ids.limit(sa.bindparam("limit")))
+
+    def late(self) -> sa.Select[Any]:
+        """Newer than a run, and neither between the rows ``last`` and ``top``."""
+        run = task_runs.c
+        oldest = sa.tuple_(sa.bindparam("moment", type_=run.created_at.type), sa.bindparam("key", type_=run.id.type))
+        elsewhere = sa.or_(sa.bindparam("last") > _ROWID, sa.bindparam("top") < _ROWID)
+        newer = sa.tuple_(run.created_at, run.id) > oldest
+        return self._list(newer, elsewhere, self._has(run)).limit(sa.bindparam("limit"))
+
+
+class _Asking:
+    """One search."""
+
+    def __init__(self, connection: Connection, questions: _Questions, where: Filters, wanted: str) -> None:
+        self.connection, self._questions = connection, questions
+        self.narrow = bool({*where.shape} - {"since", "until", "cursor"})
+        self.since: datetime | None = where.values.get("of_since")
+        pattern = wanted.replace("/", "//").replace("%", "/%").replace("_", "/_")
+        quoted = '"' + wanted.replace('"', '""') + '"'
+        self._values = {**where.values, "wanted": wanted, "pattern": f"%{pattern}%", "quoted": quoted}
+
+    def execute(self, name: str, **values: Any) -> sa.CursorResult[Any]:
+        return self.connection.execute(self._questions[name], {**self._values, **values})
+
+    def rows(self, name: str, **values: Any) -> list[Row]:
+        return list(map(dict, self.execute(name, **values).mappings()))
+
+
+def _by_trigrams_postgres(ask: _Asking, limit: int, known: int) -> list[Row]:
+    """By its index, which has the day of each run beside the trigrams and answers for a day in a part of the time.
+
+    ``known``: how many of the newest ones have it.
+    """
+    newest, oldest, rows = ask.execute("edges", rows=_FIRST).one()
+    if rows < _FIRST:
+        return ask.rows("newest", rows=rows, limit=limit)  # it is the whole list
+    # A plan that is made once for every text would know nothing of how rare this one is.
+    ask.connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
+    found: list[Row] = []
+    until, left = newest.astimezone(UTC).date() + _ONE_DAY, _DAYS
+    expected = (newest - oldest) / _ONE_DAY * _SPARE * limit / max(known, 0.5)
+    days = max(1, math.ceil(min(expected, _FEW_DAYS)))
+    while days <= left:
+        on = {f"day{n}": until - n * _ONE_DAY for n in range(1, days + 1)}
+        found += ask.rows(f"days {days}", limit=limit - len(found), **on)
+        if len(found) >= limit:
+            return found
+        until, left = until - days * _ONE_DAY, left - days
+        if ask.since is not None and until <= ask.since.astimezone(UTC).date():
+            return found
+        days = math.ceil(_SPARE * days * (limit - len(found)) / len(found)) if found else left + 1
+    return found + ask.rows("older", limit=limit - len(found), before=datetime.combine(until, time(), UTC))
+
+
+def _by_trigrams_sqlite(ask: _Asking, limit: int, _known: int) -> list[Row]:
+    """By its index, from the row at the list's top on, as if rows came in the order of their time.
+
+    Most do. What did not stands in the list among what was found, and is looked for there.
+    """
+    top = ask.execute("top").scalar()
+    if top is None:
         return []
-    run = task_runs.c
-    here = sa.tuple_(sa.literal(place[0], UtcTime()), sa.literal(place[1], run.id.type))
-    return [sa.tuple_(run.created_at, run.id) <= here]
+    if ask.narrow:  # most of what is found by the text may not be meant
+        return ask.rows("all", limit=limit)
+    bottom = ask.execute("bottom").scalar_one() if ask.since is not None else 0
+    found = ask.rows("down", top=top, bottom=bottom, limit=limit)
+    rowids = [row.pop("rowid") for row in found]
+    if len(found) < limit:
+        beside = list(ask.execute("beside", top=top, bottom=bottom, limit=_FEW).scalars())
+        if len(beside) < _FEW:
+            found += ask.rows("among", rowids=beside) if beside else []
+            return sorted(found, key=_place, reverse=True)[:limit]
+        return ask.rows("all", limit=limit)
+    if top - rowids[-1] > _NEAR:
+        return ask.rows("all", limit=limit)
+    oldest = min(found, key=_place)
+    found += ask.rows("late", moment=oldest["created_at"], key=oldest["id"], last=rowids[-1], top=top, limit=limit)
+    return sorted(found, key=_place, reverse=True)[:limit]
 
 
-def _by_trigrams_postgres(where: Sequence[ColumnElement[bool]], has: ColumnElement[bool], limit: int) -> Any:
-    run = task_runs.c
-    # Materialized: with the order and the limit in sight the planner would walk the list instead.
-    hits = sa.select(run.id, run.created_at).where(has, *where).cte("hits").prefix_with("MATERIALIZED")
-    return sa.select(hits.c.id).order_by(hits.c.created_at.desc(), hits.c.id.desc()).limit(limit)
-
-
-def _by_trigrams_sqlite(where: Sequence[ColumnElement[bool]], has: ColumnElement[bool], wanted: str, limit: int) -> Any:
-    run = task_runs.c
-    quoted = '"' + wanted.replace('"', '""') + '"'
-    # What FTS5 finds has every letter in either case, of any alphabet; the rule itself has the last word. The plus
-    # signs keep SQLite from walking the list instead of the rows that were found.
-    ids = sa.text("SELECT rowid FROM task_runs_search WHERE task_runs_search MATCH :quoted").bindparams(quoted=quoted)
-    rowid: ColumnElement[Any] = sa.literal_column("task_runs.rowid")
-    order: list[Any] = [sa.desc(sa.literal_column(f"+task_runs.{name}")) for name in ("created_at", "id")]
-    return sa.select(run.id).where(rowid.in_(ids), has, *where).order_by(*order).limit(limit)
+def _place(row: Row) -> tuple[datetime, str]:
+    return row["created_at"], row["id"]

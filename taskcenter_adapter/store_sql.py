@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from .audit_chain import AuditChain
 from .database import speaking, writing
 from .graph_rows import join_graph, split_graph
 from .merging import RUN_RULES, STEP_RULES, Keep, Rules
-from .paging import read_cursor, write_cursor
+from .paging import write_cursor
 from .rows import (
     Row,
     audit_row,
@@ -43,15 +43,14 @@ from .rows import (
     task_row,
     trigger_rows,
 )
+from .run_filters import filters_of
 from .run_search import search
 from .schedule import Schedule
 from .schedule_edit import prepare
-from .schedule_read import OPEN
 from .secrets import SqlSecrets
 from .snapshots import SqlSnapshots
 from .statements import chunks, insert_into, one_of, written, written_in
 from .tables import (
-    UtcTime,
     composite_edges,
     composite_step_runs,
     composite_steps,
@@ -334,15 +333,18 @@ class SqlStore:
 
     def list_runs(self, where: RunFilter = RunFilter()) -> Page:
         run = task_runs.c
-        conditions = _runs_of(where)
+        filters = filters_of(where)
         limit = max(where.limit, 1)
         wanted = clean_text(where.search.strip()) if where.search else ""
         with self.reading() as connection:
+            rows: Iterable[Mapping[Any, Any]]
             if wanted:
-                ids = search(connection, conditions, wanted, limit + 1)
-                conditions = [run.id.in_(ids)]
-            query = sa.select(*_RUN_COLUMNS).where(*conditions).order_by(run.created_at.desc(), run.id.desc())
-            found = [Run(**row) for row in connection.execute(query.limit(limit + 1)).mappings()]
+                rows = search(connection, _RUN_COLUMNS, filters, wanted, limit + 1)
+            else:
+                query = sa.select(*_RUN_COLUMNS).where(*filters.conditions).limit(limit + 1)
+                query = query.order_by(run.created_at.desc(), run.id.desc())
+                rows = connection.execute(query, dict(filters.values)).mappings()
+            found = [Run(**row) for row in rows]
         items = found[:limit]
         more = write_cursor(items[-1].created_at, items[-1].id) if len(found) > limit else None
         return Page(items=tuple(items), next_cursor=more)
@@ -540,32 +542,6 @@ def _upsert(insert: Any, table: Table, rules: Rules) -> Any:
 def _revisions_of(task_id: str) -> sa.Select[Any]:
     columns = [column for column in task_revisions.c if column.name != "task_id"]
     return sa.select(*columns).where(task_revisions.c.task_id == clean_text(task_id))
-
-
-def _runs_of(where: RunFilter) -> list[ColumnElement[bool]]:
-    run = task_runs.c
-    found: list[ColumnElement[bool]] = []
-    for column in ("task_id", "status", "trigger_id", "batch_id"):
-        wanted = getattr(where, column)
-        if wanted is not None:
-            found.append(run[column] == clean_text(str(wanted)))
-    if where.root_run_id is not None:
-        # As the index of further attempts has it; the first one is its own root.
-        root = clean_text(where.root_run_id)
-        further = sa.and_(run.root_run_id == root, run.root_run_id != run.id)
-        found.append(sa.or_(further, sa.and_(run.id == root, run.root_run_id == root)))
-    if where.open_only:
-        # Written out, so that the planner sees it is the condition of the index of open runs.
-        found.append(written_in(run.status, OPEN))
-    if where.since is not None:
-        found.append(run.created_at >= where.since)
-    if where.until is not None:
-        found.append(run.created_at < where.until)
-    if where.cursor is not None:
-        moment, key = read_cursor(where.cursor)
-        here = sa.tuple_(sa.literal(moment, UtcTime()), sa.literal(key, run.id.type))
-        found.append(sa.tuple_(run.created_at, run.id) < here)
-    return found
 
 
 def _audit_of(query: sa.Select[Any], where: AuditFilter) -> sa.Select[Any]:

@@ -269,6 +269,9 @@ def main() -> int:
             while time.monotonic() - begin < 1.2 * options.seconds and len(chaos.asked) < options.runs:
                 number += 1
                 chaos.ask(number)
+                if started.process.poll() is not None:
+                    print(f"the center ended; it said:\n{started.output.read_text(errors='replace')}")
+                    return 1
                 if time.monotonic() >= next_kill:
                     chaos.kill()
                     next_kill = time.monotonic() + options.every * chaos.chance.uniform(0.5, 1.5)

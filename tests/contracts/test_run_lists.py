@@ -16,6 +16,7 @@ from taskcenter.models import Run
 from taskcenter.ports import Changes, RunFilter, Store
 from taskcenter.status import RunStatus
 from taskcenter_adapter import run_search
+from taskcenter_adapter.run_filters import filters_of
 from taskcenter_adapter.store_memory import MemoryStore
 from taskcenter_adapter.store_sql import SqlStore
 from taskcenter_adapter.tables import task_runs
@@ -31,7 +32,7 @@ def runs(count: int) -> list[Run]:
             task_slug=chance.choice(WORDS),
             name=f"{chance.choice(('calm', 'Brave'))}-{chance.choice(('otter', 'lynx'))}-{n}",
             status=chance.choice((RunStatus.SUCCESS, RunStatus.FAILED)),
-            created_at=NOON + timedelta(seconds=chance.randrange(300)),
+            created_at=NOON + timedelta(seconds=chance.randrange(300) * 3_600),
         )
         for n in range(count)
     ]
@@ -72,13 +73,18 @@ TEXTS = ["orders", "ORDERS", "calm-otter", "otter-39", "-17", "50%", "%", "_off"
          "日本語", "ab", "b", "nowhere", "lynx-123", "orders brave", "s-d"]  # fmt: skip
 
 
+def look_less(monkeypatch: pytest.MonkeyPatch, first: int, near: int, few: int) -> None:
+    """So that few rows are as many: how many the list is walked for, and what counts as near and few beyond that."""
+    for name, value in (("_FIRST", first), ("_NEAR", near), ("_FEW", few), ("_DAYS", few)):
+        monkeypatch.setattr(run_search, name, value)
+
+
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("first", [800, 20])
-def test_a_part_of_a_name_is_found_by_either_way(
-    filled: Store, text: str, first: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("first", "near", "few"), [(800, 0, 0), (20, 1000, 500), (20, 50, 3), (5, 0, 0)])
+def test_a_part_of_a_name_is_found_by_each_way(
+    filled: Store, text: str, first: int, near: int, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_search, "_FIRST", first)
-    monkeypatch.setattr(run_search, "_FURTHER", first * 3)
+    look_less(monkeypatch, first, near, few)
     for limit in (7, 50):
         assert all_pages(filled, search=text, limit=limit) == expected(text)
     failed = expected(text, status=RunStatus.FAILED)
@@ -87,7 +93,8 @@ def test_a_part_of_a_name_is_found_by_either_way(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.one_of(st.sampled_from(TEXTS), st.text(min_size=1, max_size=6)), limit=st.integers(1, 60))
-def test_all_stores_find_the_same(sql_store: SqlStore, text: str, limit: int) -> None:
+def test_all_stores_find_the_same(sql_store: SqlStore, text: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_less(monkeypatch, 10, 200, 20)
     if sql_store.find_run("run-0000") is None:
         sql_store.record(Changes(runs=RUNS))
     memory = MemoryStore()
@@ -99,7 +106,7 @@ def test_all_stores_find_the_same(sql_store: SqlStore, text: str, limit: int) ->
 
 
 def test_the_time_of_asking(filled: Store) -> None:
-    since, until = NOON + timedelta(seconds=100), NOON + timedelta(seconds=200)
+    since, until = NOON + timedelta(hours=100), NOON + timedelta(hours=200)
     found = all_pages(filled, since=since, until=until, limit=30)
     inside = [run for run in RUNS if since <= run.created_at < until]
     assert found == [r.id for r in sorted(inside, key=lambda run: (run.created_at, run.id), reverse=True)]
@@ -108,8 +115,7 @@ def test_the_time_of_asking(filled: Store) -> None:
 
 
 def test_a_name_that_changes_is_found_by_the_new_one_only(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_search, "_FIRST", 5)
-    monkeypatch.setattr(run_search, "_FURTHER", 5)
+    look_less(monkeypatch, 5, 100, 10)
     run = a_run("late", name="", created_at=NOON - timedelta(days=1))
     filled.record(Changes(runs=[run]))
     filled.record(Changes(runs=[run.model_copy(update={"name": "unheard-of-name", "status": RunStatus.RUNNING})]))
@@ -117,8 +123,7 @@ def test_a_name_that_changes_is_found_by_the_new_one_only(filled: Store, monkeyp
 
 
 def test_what_is_deleted_is_not_found(sql_store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_search, "_FIRST", 5)
-    monkeypatch.setattr(run_search, "_FURTHER", 5)
+    look_less(monkeypatch, 5, 100, 10)
     sql_store.record(Changes(runs=RUNS))
     with sql_store.engine.begin() as connection:
         connection.execute(sa.delete(task_runs).where(task_runs.c.name.contains("otter")))
@@ -129,25 +134,52 @@ def test_what_is_deleted_is_not_found(sql_store: SqlStore, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["otter-39", "orders brave", "50%", 'quo"te'])
-def test_a_rare_text_is_found_by_the_index_of_trigrams(sql_store: SqlStore, text: str) -> None:
+def test_a_rare_text_is_found_by_the_index_of_trigrams(
+    sql_store: SqlStore, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_less(monkeypatch, 5, 100, 10)
     sql_store.record(Changes(runs=RUNS))
-    run = task_runs.c
-    if sql_store.engine.dialect.name == "postgresql":
-        query = run_search._by_trigrams_postgres([], run_search._has(run, text, True), 50)
-        how, index = "EXPLAIN", "ix_task_runs_search"
-    else:
-        query = run_search._by_trigrams_sqlite([], run_search._has(run, text, False), text, 50)
-        how, index = "EXPLAIN QUERY PLAN", "VIRTUAL TABLE INDEX"
+    postgres = sql_store.engine.dialect.name == "postgresql"
+    asked: list[tuple[str, Any]] = []
+
+    @sa.event.listens_for(sql_store.engine, "before_cursor_execute")
+    def hear(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        asked.append((statement, values))
+
+    sql_store.list_runs(RunFilter(search=text, limit=40))
+    by_trigrams = [one for one in asked if "MATERIALIZED" in one[0] or "MATCH" in one[0]]
+    assert by_trigrams
+    with sql_store.engine.connect() as connection:
+        if postgres:  # so few rows would be read one by one
+            connection.exec_driver_sql("SET LOCAL cpu_tuple_cost = 1000")
+        for statement, values in by_trigrams:
+            lines = connection.exec_driver_sql(f"EXPLAIN {'' if postgres else 'QUERY PLAN '}{statement}", values).all()
+            plan = "\n".join(map(str, lines))
+            assert ("ix_task_runs_search" if postgres else "VIRTUAL TABLE INDEX") in plan
+            assert "SCAN task_runs" not in plan
+
+
+def test_the_index_is_read_from_its_newest_part_on(sql_store: SqlStore) -> None:
+    """PostgreSQL's day by day, SQLite's from a row downwards, without sorting."""
+    sql_store.record(Changes(runs=RUNS))
+    postgres = sql_store.engine.dialect.name == "postgresql"
+    query = run_search._Questions(filters_of(RunFilter()), (task_runs.c.id,), postgres)[
+        "days 1" if postgres else "down"
+    ]
+    values = {"pattern": "%otter%", "quoted": '"otter"', "wanted": "otter", "day1": NOON.date(), "limit": 5, "top": 300}
     compiled = query.compile(sql_store.engine)
     with sql_store.engine.connect() as connection:
-        if how == "EXPLAIN":  # so few rows would be read one by one
-            connection.exec_driver_sql("SET LOCAL cpu_tuple_cost = 1000")
-        values = compiled.params if how == "EXPLAIN" else tuple(compiled.params[n] for n in compiled.positiontup or ())
-        lines = connection.exec_driver_sql(f"{how} {compiled}", values).all()
-    assert index in "\n".join(map(str, lines))
-
-
-def test_which_lists_one_index_answers() -> None:
-    run = task_runs.c
-    assert run_search._in_one_index([run.created_at >= NOON, sa.tuple_(run.created_at, run.id) < (NOON, "x")])
-    assert not run_search._in_one_index([run.created_at >= NOON, run.status == "failed"])
+        if postgres:
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off")
+            rows = connection.exec_driver_sql(f"EXPLAIN {compiled}", {**compiled.params, **values})
+        else:
+            asked = tuple(values.get(name, 5) for name in compiled.positiontup or ())
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", asked)
+        plan = "\n".join(map(str, rows))
+    if postgres:
+        condition = next(line for line in plan.splitlines() if "Index Cond" in line)
+        assert "otter" in condition
+        assert "date" in condition
+    else:
+        assert "VIRTUAL TABLE INDEX" in plan
+        assert "TEMP B-TREE" not in plan
