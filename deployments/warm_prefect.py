@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -41,6 +42,7 @@ _LATER: Final = 1.0
 """Seconds after which the watch for a suspension begins; before, the engine reads the run's state itself."""
 
 
+_PATIENCE: Final = 3.0
 _NOBODY: Final = UUID(int=0)
 _kept: list[type[BaseModel]] = []
 """Models that Prefect makes anew each time when nobody holds them."""
@@ -122,7 +124,8 @@ def rehearse_here() -> None:
     _read_tables(keep)
     with contextlib.suppress(Exception):  # the server is away: the run says so itself
         FlowRun.model_validate(FlowRun(flow_id=_NOBODY, state=Running()).model_dump(mode="json"))
-        asyncio.run(ask())
+        if os.environ.get("PREFECT_API_URL"):  # else the client would bring a server of its own
+            asyncio.run(asyncio.wait_for(ask(), _PATIENCE))
 
 
 def _below(kind: type[BaseModel]) -> Iterator[type[BaseModel]]:

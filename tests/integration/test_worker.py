@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import run_task
 from taskcenter_console.services import runs as run_service
 from taskcenter_console.services import tasks as task_service
 from tests.integration.workers import STUBBORN, TERMINAL, Bench, lives, wait
@@ -32,6 +33,8 @@ def test_a_saved_task_runs_in_a_fork_of_the_warm_process(bench: Bench) -> None:
     assert any("parent " in line.message for line in run_service.logs(live.center, run.id))
     known = wait(lambda: (r := bench.api("GET", f"/flow_runs/{run.id}"))["infrastructure_pid"] and r, 10)
     assert known["labels"]["prefect.worker.type"] == "taskcenter"
+    assert known["flow_version"] == run_task.shell.version
+    assert (known["run_count"], known["start_time"] is not None) == (1, True)
     wait(lambda: not lives(int(known["infrastructure_pid"])), 10)
 
 
