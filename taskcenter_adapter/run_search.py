@@ -86,7 +86,7 @@ _NEAR = 25_000
 """Rows that SQLite looks through for what stands out of order, sooner than to read and sort all that have a text."""
 _FEW = 500
 """Rows that SQLite looks at one by one, as came after the list's top and may belong below it."""
-_FEW_DAYS, _DAYS = 2, 10
+_FEW_DAYS, _DAYS = 1, 10
 """How many days PostgreSQL's index is asked for one by one: at first, and at most; for more, all of it at once."""
 _SPARE = 1.5
 """So many times as many as should do: the text may be a little rarer further down."""
@@ -214,13 +214,20 @@ class _Questions:
         ids = sa.select(run.id).where(matching, self._has(run), *self._where).order_by(*order)
         return self._rows(ids.limit(sa.bindparam("limit")))
 
+    def last(self) -> sa.Select[Any]:
+        """The row that came last of all."""
+        return sa.select(sa.func.max(_ROWID)).select_from(task_runs)
+
+    def strays(self) -> sa.Select[Any]:
+        """Not between the rows ``last`` and ``top``."""
+        elsewhere = sa.or_(_ROWID < sa.bindparam("last"), _ROWID > sa.bindparam("top"))
+        return self._list(elsewhere, self._has(task_runs.c))
+
     def late(self) -> sa.Select[Any]:
-        """Newer than a run, and neither between the rows ``last`` and ``top``."""
+        """The same, newer than a run."""
         run = task_runs.c
         oldest = sa.tuple_(sa.bindparam("moment", type_=run.created_at.type), sa.bindparam("key", type_=run.id.type))
-        elsewhere = sa.or_(sa.bindparam("last") > _ROWID, sa.bindparam("top") < _ROWID)
-        newer = sa.tuple_(run.created_at, run.id) > oldest
-        return self._list(newer, elsewhere, self._has(run)).limit(sa.bindparam("limit"))
+        return self.strays().where(sa.tuple_(run.created_at, run.id) > oldest).limit(sa.bindparam("limit"))
 
 
 class _Asking:
@@ -281,6 +288,11 @@ def _by_trigrams_sqlite(ask: _Asking, limit: int, _known: int) -> list[Row]:
     found = ask.rows("down", top=top, bottom=bottom, limit=limit)
     rowids = [row.pop("rowid") for row in found]
     if len(found) < limit:
+        if ask.since is not None and top - bottom <= _NEAR:
+            found += ask.rows("strays", last=bottom, top=top)
+            return sorted(found, key=_place, reverse=True)[:limit]
+        if ask.since is None and top == ask.execute("last").scalar():
+            return sorted(found, key=_place, reverse=True)
         beside = list(ask.execute("beside", top=top, bottom=bottom, limit=_FEW).scalars())
         if len(beside) < _FEW:
             found += ask.rows("among", rowids=beside) if beside else []

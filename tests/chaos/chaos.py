@@ -38,6 +38,7 @@ import psutil
 from tests.acceptance.conftest import Started, left_running, start_center, stop_center
 
 VICTIMS = ("child", "run", "worker", "warm", "service", "prefect server")
+RESTARTED = ("worker", "service", "prefect server")
 EVERY = timedelta(seconds=12)
 """Between two slots of the trigger."""
 LIMITS = {"run": timedelta(seconds=1), "worker": timedelta(seconds=35), "warm": timedelta(seconds=35)}
@@ -101,6 +102,9 @@ class Chaos:
 
     def kill(self) -> None:
         for what in self.chance.sample(VICTIMS, self.chance.choice([1, 1, 2])):
+            ago = [datetime.now(UTC) - when for when, kind in self.kills if kind == what]
+            if what in RESTARTED and sum(past < timedelta(minutes=1) for past in ago) >= 4:
+                continue  # what ends again and again is not started for ever, and that is meant so
             if (victim := self.victim(what)) is not None:
                 at_work = self.at_work() if what in LIMITS else {}
                 with contextlib.suppress(psutil.Error):
@@ -122,13 +126,14 @@ class Chaos:
     def victim(self, what: str) -> psutil.Process | None:
         state = json.loads((self.started.home / "run" / "state.json").read_text())
         with contextlib.suppress(psutil.Error, KeyError, StopIteration):
-            if what in ("worker", "service", "prefect server"):
+            if what in RESTARTED:
                 return psutil.Process(state["children"][what])
             worker = psutil.Process(state["children"]["worker"])
             warm = next(p for p in worker.children() if "deployments.warm" in " ".join(p.cmdline()))
             if what == "warm":
                 return warm
-            runs = warm.children()
+            forks = warm.children()
+            runs = [fork for fork in forks if fork.num_threads() > 1] or forks  # the spare has one
             if what == "run" or not runs:
                 return self.chance.choice(runs) if runs else None
             below = self.chance.choice(runs).children(recursive=True)
