@@ -220,7 +220,7 @@ class _Questions:
 
     def strays(self) -> sa.Select[Any]:
         """Not between the rows ``last`` and ``top``."""
-        elsewhere = sa.or_(_ROWID < sa.bindparam("last"), _ROWID > sa.bindparam("top"))
+        elsewhere = sa.or_(sa.bindparam("last") > _ROWID, sa.bindparam("top") < _ROWID)
         return self._list(elsewhere, self._has(task_runs.c))
 
     def late(self) -> sa.Select[Any]:
