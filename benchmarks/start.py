@@ -256,7 +256,7 @@ def memory(field: Field) -> list[str]:
                 with contextlib.suppress(psutil.Error):
                     used = process.memory_full_info()
                     warm = kind == "taskcenter" and process.ppid() == child.process.pid
-                    what = "warm process" if warm else "of a run"
+                    what = "warm process" if warm else "of a run" if process.num_threads() > 1 else "the spare"
                     size = f"PSS {used.pss / 2**20:6.1f} MB, its own {used.uss / 2**20:6.1f} MB"
                     lines.append(f"{kind + ' worker':18s} {what:13s} {size}")
             for run_id in runs:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, Final, NoReturn
 
-from deployments.warm_spare import QUIET, Spare, wait_for_run
+from deployments.warm_spare import AFTER_FAILURE, QUIET, Spare, wait_for_run
 
 __all__ = ["PRELOAD", "main"]
 
@@ -127,6 +127,7 @@ class Zygote:
                 self._make_spare()
             if making and making[0] in ready and self._spare is not None and not self._spare.hear():
                 self._drop_spare()
+                self._asked_at += AFTER_FAILURE  # what broke it may break the next one too
             if woken in ready:
                 with contextlib.suppress(BlockingIOError):
                     woken.recv(4096)

@@ -12,10 +12,13 @@ import json
 import socket
 from typing import Any
 
-__all__ = ["QUIET", "Spare", "wait_for_run"]
+__all__ = ["AFTER_FAILURE", "QUIET", "Spare", "wait_for_run"]
 
 QUIET = 0.5
 """Seconds without a request after which one is made: while runs come in a row, it would only take their time."""
+
+AFTER_FAILURE = 10.0
+"""Seconds longer, after one that ended before it was ready."""
 
 
 class Spare:
