@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from taskcenter.errors import ServerAway, SetupError, TaskCenterError
 
 from .rows import json_text
-from .run_search import SEARCH_INDEXES, SEARCH_TABLES
+from .search_index import SEARCH_INDEXES, SEARCH_TABLES
 from .tables import AUDIT_PURGE_SWITCH
 from .turns import waiting
 

@@ -26,8 +26,8 @@ from taskcenter.purge_plan import DAYS_SETTING, POLICY_SETTING, Plan
 from .database import make_engine
 from .purge_conditions import Conditions
 from .purge_preview import COUNTERS, STEP_RUNS
-from .run_search import merge_by_itself, merge_some
 from .schedule_tables import run_batches, run_cancels, run_requests, slot_ledger, trigger_firings
+from .search_index import merge_by_itself, merge_some
 from .store_sql import SqlStore
 from .tables import (
     composite_step_runs,
