@@ -1,9 +1,9 @@
 """The warm process: it imports everything once and then forks one process per run. (spec 5.2)
 
 Started by the worker with one end of a socket pair. Lines of JSON go both ways: it takes requests to start a run
-and tells when one started and how it ended. It has no threads, so that a fork is a whole process; when something
-it preloaded started one, it says so and every run gets a fresh interpreter instead. It lives as long as the worker
-does: at the end of the socket it ends the runs, then itself.
+and tells when one started and how it ended. One fork is made ahead and waits (``warm_spare``). The warm process has
+no threads, so that a fork is a whole process; when something it preloaded started one, it says so and every run gets a
+fresh interpreter instead. It lives as long as the worker does: at the end of the socket it ends the runs, then itself.
 """
 
 from __future__ import annotations
@@ -107,13 +107,13 @@ class Zygote:
         self._stop = False
         self._cold = False
         self._libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-        self._bell = socket.socketpair()
+        self._wakeup = socket.socketpair()
         self._spare: Spare | None = None
         self._asked_at = 0.0
 
     def serve(self) -> None:
         """Until the worker is gone or asks for the end."""
-        woken, wake = self._bell
+        woken, wake = self._wakeup
         woken.setblocking(False)
         wake.setblocking(False)
         signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
@@ -230,7 +230,7 @@ class Zygote:
                 self._libc.prctl(_PDEATHSIG, signal.SIGTERM)
                 if os.getppid() != parent:
                     os._exit(1)
-            for each in (self._control, *self._bell, *([self._spare.line] if self._spare is not None else [])):
+            for each in (self._control, *self._wakeup, *([self._spare.line] if self._spare is not None else [])):
                 each.close()
             gc.enable()
             from deployments.warm_run import run
@@ -243,7 +243,7 @@ class Zygote:
             os._exit(code)
 
     def _reap(self) -> None:
-        while self._runs or self._spare is not None:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ask_less",
-    "forget",
     "known_objects",
     "rehearse",
     "rehearse_here",
@@ -73,15 +72,18 @@ def rehearse() -> None:
         if not model.__pydantic_complete__ and not model.__pydantic_generic_metadata__["parameters"]:
             with contextlib.suppress(Exception):  # one that names what is not there is the business of who uses it
                 model.model_rebuild()
-    _read_tables(rest)
+    _read_tables(rest, write=True)
     for key in registry.types:
         flow_task_of(key)
     _kept.append(OrchestrationResult[Any])
     get_logger("warm").info("everything is imported")
 
 
-def _read_tables(leave: Callable[[str, Store], None]) -> None:
-    """One look into our tables; ``leave`` says what becomes of the connection."""
+def _read_tables(leave: Callable[[str, Store], None], *, write: bool) -> None:
+    """One look into our tables; ``leave`` says what becomes of the connection.
+
+    ``write``: a row too, which is taken back and leaves PostgreSQL something to clean up: once, not for each run.
+    """
     from taskcenter.settings import Settings
     from taskcenter_adapter.runtime import database_url
     from taskcenter_adapter.store import open_store
@@ -92,16 +94,9 @@ def _read_tables(leave: Callable[[str, Store], None]) -> None:
         store = open_store(url)
         try:
             if isinstance(store, SqlStore):
-                store.rehearse()
+                store.rehearse(write=write)
         finally:
             leave(url, store)
-
-
-def forget() -> None:
-    """Close what was opened ahead: a flow that is not ours has no use for our database."""
-    from taskcenter_adapter.store import close_kept
-
-    close_kept()
 
 
 def rehearse_here() -> None:
@@ -121,7 +116,7 @@ def rehearse_here() -> None:
         async with get_client() as client:
             await client.api_healthcheck()
 
-    _read_tables(keep)
+    _read_tables(keep, write=False)
     with contextlib.suppress(Exception):  # the server is away: the run says so itself
         FlowRun.model_validate(FlowRun(flow_id=_NOBODY, state=Running()).model_dump(mode="json"))
         if os.environ.get("PREFECT_API_URL"):  # else the client would bring a server of its own

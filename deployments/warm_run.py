@@ -91,15 +91,16 @@ def _flow(request: dict[str, Any]) -> None:
     from prefect.flow_engine import run_flow
     from prefect.logging.loggers import flow_run_logger
 
-    from deployments.warm_prefect import ask_less, forget, known_objects
+    from deployments.warm_prefect import ask_less, known_objects
+    from taskcenter_adapter.store import close_kept
 
     configure_from_env()
     known_objects(request["known"])
     flow_run = FlowRun.model_validate(request["flow_run"])
     if is_ours(request["deployment"]):
         ask_less(flow_run)
-    else:
-        forget()
+    else:  # a flow that is not ours has no use for our database
+        close_kept()
     with handle_engine_signals(flow_run.id):
         logger = flow_run_logger(flow_run=flow_run)
         try:

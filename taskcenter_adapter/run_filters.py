@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,18 +18,17 @@ from .schedule_read import OPEN
 from .statements import written_in
 from .tables import task_runs
 
-__all__ = ["Filters", "filters_of"]
+__all__ = ["Filters", "conditions_of", "filters_of"]
 
 _EQUAL = ("task_id", "status", "trigger_id", "batch_id")
 
 
 @dataclass(frozen=True)
 class Filters:
-    """``conditions`` follow from ``shape`` alone; ``values`` are what they are asked with."""
+    """Which there are (``shape``), and the values that ``conditions_of`` it are asked with."""
 
     shape: tuple[str, ...]
-    conditions: tuple[ColumnElement[bool], ...] = field(compare=False)
-    values: Mapping[str, Any] = field(compare=False)
+    values: Mapping[str, Any]
 
 
 def filters_of(where: RunFilter) -> Filters:
@@ -46,12 +45,11 @@ def filters_of(where: RunFilter) -> Filters:
     if where.cursor is not None:
         values["cursor_moment"], values["cursor_key"] = read_cursor(where.cursor)
         shape.append("cursor")
-    values = {f"of_{name}": value for name, value in values.items()}
-    return Filters(tuple(shape), _conditions(tuple(shape)), values)
+    return Filters(tuple(shape), {f"of_{name}": value for name, value in values.items()})
 
 
 @functools.lru_cache(maxsize=256)
-def _conditions(shape: tuple[str, ...]) -> tuple[ColumnElement[bool], ...]:
+def conditions_of(shape: tuple[str, ...]) -> tuple[ColumnElement[bool], ...]:
     run = task_runs.c
 
     def given(name: str, column: str) -> Any:

@@ -31,8 +31,8 @@ _NEAR = 25_000
 """Rows that SQLite looks through for what stands out of order, sooner than to read and sort all that have a text."""
 _FEW = 500
 """Rows that SQLite looks at one by one, as came after the list's top and may belong below it."""
-_FEW_DAYS, _DAYS = 1, 10
-"""How many days PostgreSQL's index is asked for one by one: at first, and at most; for more, all of it at once."""
+_DAYS = 10
+"""How many days PostgreSQL's index is asked for one by one; for more, all of it at once."""
 _SPARE = 1.5
 """So many times as many as should do: the text may be a little rarer further down."""
 _ONE_DAY = timedelta(days=1)
@@ -45,7 +45,7 @@ def search(connection: Connection, columns: Sequence[Any], where: Filters, wante
     """
     postgres = connection.dialect.name == "postgresql"
     text = folded(wanted)
-    ask = _Asking(connection, Questions.of(where, tuple(columns), postgres), where, text)
+    ask = _Asking(connection, Questions.of(where.shape, tuple(columns), postgres), where, text)
     found = ask.rows("newest", rows=_FIRST, limit=limit)
     if (_MANY_POSTGRES if postgres else _MANY_SQLITE) <= len(found) < limit:
         found = ask.rows("newest", rows=int(_SPARE * _FIRST * limit / len(found)), limit=limit)
@@ -53,7 +53,7 @@ def search(connection: Connection, columns: Sequence[Any], where: Filters, wante
         return found
     if len(text) < _TRIGRAM:
         return ask.rows("everywhere", limit=limit)
-    return (_by_trigrams_postgres if postgres else _by_trigrams_sqlite)(ask, limit, len(found))
+    return _by_trigrams_postgres(ask, limit, found) if postgres else _by_trigrams_sqlite(ask, limit)
 
 
 class _Asking:
@@ -74,20 +74,18 @@ class _Asking:
         return list(map(dict, self.execute(name, **values).mappings()))
 
 
-def _by_trigrams_postgres(ask: _Asking, limit: int, known: int) -> list[Row]:
+def _by_trigrams_postgres(ask: _Asking, limit: int, near: list[Row]) -> list[Row]:
     """By its index, which has the day of each run beside the trigrams and answers for a day in a part of the time.
 
-    ``known``: how many of the newest ones have it.
+    ``near``: what was found among the newest ones.
     """
-    newest, oldest, rows = ask.execute("edges", rows=_FIRST).one()
+    newest, rows = ask.execute("start", rows=_FIRST).one()
     if rows < _FIRST:
-        return ask.rows("newest", rows=rows, limit=limit)  # it is the whole list
+        return near  # they were the whole list
     # A plan that is made once for every text would know nothing of how rare this one is.
     ask.connection.exec_driver_sql("SET LOCAL plan_cache_mode = force_custom_plan")
     found: list[Row] = []
-    until, left = newest.astimezone(UTC).date() + _ONE_DAY, _DAYS
-    expected = (newest - oldest) / _ONE_DAY * _SPARE * limit / max(known, 0.5)
-    days = max(1, math.ceil(min(expected, _FEW_DAYS)))
+    until, left, days = newest.astimezone(UTC).date() + _ONE_DAY, _DAYS, 1
     while days <= left:
         on = {f"day{n}": until - n * _ONE_DAY for n in range(1, days + 1)}
         found += ask.rows(f"days {days}", limit=limit - len(found), **on)
@@ -100,7 +98,7 @@ def _by_trigrams_postgres(ask: _Asking, limit: int, known: int) -> list[Row]:
     return found + ask.rows("older", limit=limit - len(found), before=datetime.combine(until, time(), UTC))
 
 
-def _by_trigrams_sqlite(ask: _Asking, limit: int, _known: int) -> list[Row]:
+def _by_trigrams_sqlite(ask: _Asking, limit: int) -> list[Row]:
     """By its index, from the row at the list's top on, as if rows came in the order of their time.
 
     Most do. What did not stands in the list among what was found, and is looked for there.

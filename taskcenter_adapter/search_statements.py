@@ -10,27 +10,27 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement
 from sqlalchemy.sql.elements import Grouping
 
-from .run_filters import Filters
+from .run_filters import conditions_of
 from .tables import task_runs
 
 __all__ = ["Questions"]
 
 _ROWID: ColumnElement[int] = sa.literal_column("task_runs.rowid", sa.Integer())
-FOUND = sa.table("task_runs_search", sa.column("rowid", sa.Integer()), sa.column("task_runs_search")).alias("found")
+_FOUND = sa.table("task_runs_search", sa.column("rowid", sa.Integer()), sa.column("task_runs_search")).alias("found")
 _DAY: ColumnElement[Any] = sa.literal_column("(task_runs.created_at AT TIME ZONE 'UTC')::date", sa.Date())
 
 
 class Questions:
     """The statements for one choice of filters, each put together once: it takes longer than the database does."""
 
-    def __init__(self, where: Filters, columns: tuple[Any, ...], postgres: bool) -> None:
-        self._where, self._columns, self._postgres = list(where.conditions), columns, postgres
+    def __init__(self, shape: tuple[str, ...], columns: tuple[Any, ...], postgres: bool) -> None:
+        self._where, self._columns, self._postgres = conditions_of(shape), columns, postgres
         self._made: dict[str, sa.Select[Any]] = {}
 
     @staticmethod
     @functools.lru_cache(maxsize=256)
-    def of(where: Filters, columns: tuple[Any, ...], postgres: bool) -> Questions:
-        return Questions(where, columns, postgres)
+    def of(shape: tuple[str, ...], columns: tuple[Any, ...], postgres: bool) -> Questions:
+        return Questions(shape, columns, postgres)
 
     def __getitem__(self, name: str) -> sa.Select[Any]:
         if name not in self._made:
@@ -66,10 +66,10 @@ class Questions:
     def everywhere(self) -> sa.Select[Any]:
         return self._list(self._has(task_runs.c)).limit(sa.bindparam("limit"))
 
-    def edges(self) -> sa.Select[Any]:
-        """The times between which the newest ``rows`` of the list are, and how many there are."""
+    def start(self) -> sa.Select[Any]:
+        """The time of the list's first run, and how many of the newest ``rows`` there are."""
         part = self._list(of=(task_runs.c.created_at,)).limit(sa.bindparam("rows")).subquery().c.created_at
-        return sa.select(sa.func.max(part), sa.func.min(part), sa.func.count())
+        return sa.select(sa.func.max(part), sa.func.count())
 
     def days(self, days: int) -> sa.Select[Any]:
         """Those of the days ``day1``, ``day2`` …"""
@@ -96,20 +96,20 @@ class Questions:
 
     def _matches(self) -> ColumnElement[bool]:
         # What FTS5 finds has every letter in either case, of any alphabet; the rule itself has the last word.
-        return FOUND.c.task_runs_search.op("MATCH")(sa.bindparam("quoted"))
+        return _FOUND.c.task_runs_search.op("MATCH")(sa.bindparam("quoted"))
 
     def down(self) -> sa.Select[Any]:
         """From the row ``top`` down to ``bottom``, the last that came first."""
-        joined = FOUND.join(task_runs, FOUND.c.rowid == _ROWID)
+        joined = _FOUND.join(task_runs, _FOUND.c.rowid == _ROWID)
         query = sa.select(*self._columns, _ROWID.label("rowid")).select_from(joined)
-        query = query.where(self._matches(), FOUND.c.rowid.between(sa.bindparam("bottom"), sa.bindparam("top")))
+        query = query.where(self._matches(), _FOUND.c.rowid.between(sa.bindparam("bottom"), sa.bindparam("top")))
         query = query.where(self._has(task_runs.c), *self._where)
-        return query.order_by(FOUND.c.rowid.desc()).limit(sa.bindparam("limit"))
+        return query.order_by(_FOUND.c.rowid.desc()).limit(sa.bindparam("limit"))
 
     def beside(self) -> sa.Select[Any]:
         """Rows above ``top`` or below ``bottom``."""
-        outside = sa.or_(FOUND.c.rowid > sa.bindparam("top"), FOUND.c.rowid < sa.bindparam("bottom"))
-        return sa.select(FOUND.c.rowid).where(self._matches(), outside).limit(sa.bindparam("limit"))
+        outside = sa.or_(_FOUND.c.rowid > sa.bindparam("top"), _FOUND.c.rowid < sa.bindparam("bottom"))
+        return sa.select(_FOUND.c.rowid).where(self._matches(), outside).limit(sa.bindparam("limit"))
 
     def among(self) -> sa.Select[Any]:
         return self._list(_ROWID.in_(sa.bindparam("rowids", expanding=True)), self._has(task_runs.c))
@@ -118,7 +118,7 @@ class Questions:
         run = task_runs.c
         # The plus signs keep SQLite from walking the list instead of the rows that were found.
         order: list[Any] = [sa.desc(sa.literal_column(f"+task_runs.{name}")) for name in ("created_at", "id")]
-        matching = _ROWID.in_(sa.select(FOUND.c.rowid).where(self._matches()))
+        matching = _ROWID.in_(sa.select(_FOUND.c.rowid).where(self._matches()))
         ids = sa.select(run.id).where(matching, self._has(run), *self._where).order_by(*order)
         return self._rows(ids.limit(sa.bindparam("limit")))
 

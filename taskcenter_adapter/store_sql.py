@@ -43,7 +43,7 @@ from .rows import (
     task_row,
     trigger_rows,
 )
-from .run_filters import filters_of
+from .run_filters import conditions_of, filters_of
 from .run_search import search
 from .schedule import Schedule
 from .schedule_edit import prepare
@@ -127,8 +127,8 @@ class SqlStore:
     def close(self) -> None:
         self.engine.dispose()
 
-    def rehearse(self) -> None:
-        """Read and write as a run does, and take it back: what is compiled for it once is there for every fork."""
+    def rehearse(self, *, write: bool) -> None:
+        """Read and ``write`` as a run does, and take it back: what is compiled for it once is there for every fork."""
         nobody = "00000000-0000-0000-0000-000000000000"
         run = Run(id=nobody, task_slug="", task_type="", created_at=self._clock.now())
 
@@ -138,9 +138,10 @@ class SqlStore:
         self.find_task(nobody)
         self.find_run(nobody)
         self.next_log_sequence(nobody)
-        with self._turn, self._writer.connect() as connection:
-            connection.execute(self._upsert_runs, [run_row(run)])
-            connection.rollback()
+        if write:
+            with self._turn, self._writer.connect() as connection:
+                connection.execute(self._upsert_runs, [run_row(run)])
+                connection.rollback()
 
     # definitions -----------------------------------------------------------------------------------
 
@@ -341,7 +342,7 @@ class SqlStore:
             if wanted:
                 rows = search(connection, _RUN_COLUMNS, filters, wanted, limit + 1)
             else:
-                query = sa.select(*_RUN_COLUMNS).where(*filters.conditions).limit(limit + 1)
+                query = sa.select(*_RUN_COLUMNS).where(*conditions_of(filters.shape)).limit(limit + 1)
                 query = query.order_by(run.created_at.desc(), run.id.desc())
                 rows = connection.execute(query, dict(filters.values)).mappings()
             found = [Run(**row) for row in rows]

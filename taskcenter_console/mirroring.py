@@ -166,7 +166,9 @@ class Listener(threading.Thread):
 
     def _hear(self, change: RunChanged) -> None:
         with self._some:
-            self._heard[change.run_id] = change
+            known = self._heard.get(change.run_id)
+            if known is None or not known.is_end:  # whatever comes late, an end is looked at
+                self._heard[change.run_id] = change
             self._some.notify()
 
     # looking ---------------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from taskcenter.models import Run
 from taskcenter.ports import Changes, RunFilter, Store
 from taskcenter.status import RunStatus
 from taskcenter_adapter import run_search
-from taskcenter_adapter.run_filters import filters_of
 from taskcenter_adapter.search_statements import Questions
 from taskcenter_adapter.store_memory import MemoryStore
 from taskcenter_adapter.store_sql import SqlStore
@@ -164,7 +163,7 @@ def test_the_index_is_read_from_its_newest_part_on(sql_store: SqlStore) -> None:
     """PostgreSQL's day by day, SQLite's from a row downwards, without sorting."""
     sql_store.record(Changes(runs=RUNS))
     postgres = sql_store.engine.dialect.name == "postgresql"
-    query = Questions(filters_of(RunFilter()), (task_runs.c.id,), postgres)["days 1" if postgres else "down"]
+    query = Questions((), (task_runs.c.id,), postgres)["days 1" if postgres else "down"]
     values = {"pattern": "%otter%", "quoted": '"otter"', "wanted": "otter", "day1": NOON.date(), "limit": 5, "top": 300}
     compiled = query.compile(sql_store.engine)
     with sql_store.engine.connect() as connection:
