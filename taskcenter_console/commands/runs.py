@@ -48,6 +48,7 @@ def list_runs(
 
     from .running import parse_time
 
+    narrowed = any((task, status, search, since, until, cursor))
     with common.open_center() as center:
         page = service.list_runs(
             center, task=task, status=status, search=search, since=parse_time(since, "--since"),
@@ -59,7 +60,7 @@ def list_runs(
         name=lambda run: str(run.id),
         columns=("run", "task", "status", "origin", "asked for", "took", "message"),
         cells=_cells,
-        empty="no runs yet; start one with: taskcenter run TASK",
+        empty="no run is like that" if narrowed else "no runs yet; start one with: taskcenter run TASK",
         nextCursor=page.next_cursor,
     )
     if read and page.next_cursor:

@@ -290,6 +290,12 @@ def runs_of(center: Center, count: int) -> list[Run]:
     return made
 
 
+def test_an_empty_list_says_why(center: Center) -> None:
+    assert "no runs yet" in invoke("runs", "list").output
+    runs_of(center, 1)
+    assert "no run is like that" in invoke("runs", "list", "--search", "nowhere").output
+
+
 def test_list_pages_newest_first(center: Center) -> None:
     runs_of(center, 5)
     page = data_of("runs", "list", "--limit", "2")
