@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from taskcenter.clock import utc_now
 from taskcenter.models import Run
 from taskcenter.ports import Changes
 from taskcenter.status import TERMINAL_RUN, Origin, RunPhase, RunStatus
@@ -20,12 +21,19 @@ from taskcenter_adapter.processes import Child
 from taskcenter_console.services import lookahead, queue, repeating
 from taskcenter_console.services import runs as run_service
 from taskcenter_console.services import tasks as task_service
+from taskcenter_console.services.rescuing import Rescuer
 from tests.integration.conftest import LiveCenter
 from tests.integration.workers import CONNECTIONS, Bench, begin, wait
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="warm processes are forked on Linux only")
 
 SQL = {"connection": "test-postgresql", "sql": "select pg_sleep(0.4)"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open(live_center: LiveCenter) -> None:
+    """As the service does, which is not there: close what a worker left that was stopped while its last run ended."""
+    Rescuer(live_center.center).look(utc_now(), patient=False)
 
 
 @pytest.fixture
