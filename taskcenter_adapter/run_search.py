@@ -27,7 +27,7 @@ _FIRST = 800
 """Rows of the list that are looked through before anything else."""
 _MANY_POSTGRES, _MANY_SQLITE = 8, 20
 """Of them; a text that so many have is met soon enough in the list."""
-_NEAR = 25_000
+_NEAR = 40_000
 """Rows that SQLite looks through for what stands out of order, sooner than to read and sort all that have a text."""
 _FEW = 500
 """Rows that SQLite looks at one by one, as came after the list's top and may belong below it."""
@@ -53,7 +53,7 @@ def search(connection: Connection, columns: Sequence[Any], where: Filters, wante
         return found
     if len(text) < _TRIGRAM:
         return ask.rows("everywhere", limit=limit)
-    return _by_trigrams_postgres(ask, limit, found) if postgres else _by_trigrams_sqlite(ask, limit)
+    return (_by_trigrams_postgres if postgres else _by_trigrams_sqlite)(ask, limit, found)
 
 
 class _Asking:
@@ -98,7 +98,7 @@ def _by_trigrams_postgres(ask: _Asking, limit: int, near: list[Row]) -> list[Row
     return found + ask.rows("older", limit=limit - len(found), before=datetime.combine(until, time(), UTC))
 
 
-def _by_trigrams_sqlite(ask: _Asking, limit: int) -> list[Row]:
+def _by_trigrams_sqlite(ask: _Asking, limit: int, near: list[Row]) -> list[Row]:
     """By its index, from the row at the list's top on, as if rows came in the order of their time.
 
     Most do. What did not stands in the list among what was found, and is looked for there.
@@ -106,14 +106,16 @@ def _by_trigrams_sqlite(ask: _Asking, limit: int) -> list[Row]:
     top = ask.execute("top").scalar()
     if top is None:
         return []
-    if ask.narrow:  # most of what is found by the text may not be meant
+    if (ask.narrow or ask.since is not None) and ask.execute("start", rows=_FIRST).one()[1] < _FIRST:
+        return near  # they were the whole list
+    if ask.narrow or not near:  # most of what has the text may not be meant, or so few have it that all are read soon
         return ask.rows("all", limit=limit)
     bottom = ask.execute("bottom").scalar_one() if ask.since is not None else 0
     found = ask.rows("down", top=top, bottom=bottom, limit=limit)
     rowids = [row.pop("rowid") for row in found]
     if len(found) < limit:
         if ask.since is not None and top - bottom <= _NEAR:
-            found += ask.rows("strays", last=bottom, top=top)
+            found += ask.rows("strays", last=bottom, top=top, limit=limit)
             return sorted(found, key=_place, reverse=True)[:limit]
         if ask.since is None and top == ask.execute("last").scalar():
             return sorted(found, key=_place, reverse=True)
@@ -124,8 +126,10 @@ def _by_trigrams_sqlite(ask: _Asking, limit: int) -> list[Row]:
         return ask.rows("all", limit=limit)
     if top - rowids[-1] > _NEAR:
         return ask.rows("all", limit=limit)
-    oldest = min(found, key=_place)
-    found += ask.rows("late", moment=oldest["created_at"], key=oldest["id"], last=rowids[-1], top=top, limit=limit)
+    oldest = min(found, key=_place)["created_at"]
+    # of two bounds SQLite would go by the first: where there is one, it is raised
+    bound, question = ("of_since", "strays") if ask.since is not None else ("moment", "late")
+    found += ask.rows(question, last=rowids[-1], top=top, limit=limit, **{bound: oldest})
     return sorted(found, key=_place, reverse=True)[:limit]
 
 

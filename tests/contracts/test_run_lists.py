@@ -105,13 +105,16 @@ def test_all_stores_find_the_same(sql_store: SqlStore, text: str, limit: int, mo
     assert (found.next_cursor is None) == (known.next_cursor is None)
 
 
-def test_the_time_of_asking(filled: Store) -> None:
+@pytest.mark.parametrize(("first", "near", "few"), [(800, 0, 0), (20, 1000, 500), (20, 50, 3), (5, 0, 0), (3, 400, 0)])
+def test_the_time_of_asking(filled: Store, first: int, near: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    look_less(monkeypatch, first, near, few)
     since, until = NOON + timedelta(hours=100), NOON + timedelta(hours=200)
     found = all_pages(filled, since=since, until=until, limit=30)
     inside = [run for run in RUNS if since <= run.created_at < until]
     assert found == [r.id for r in sorted(inside, key=lambda run: (run.created_at, run.id), reverse=True)]
-    some = all_pages(filled, since=since, until=until, search="otter", limit=30)
-    assert some == [name for name in found if "otter" in next(r.name for r in RUNS if r.id == name)]
+    for limit in (3, 30):
+        some = all_pages(filled, since=since, until=until, search="otter", limit=limit)
+        assert some == [name for name in found if "otter" in next(r.name for r in RUNS if r.id == name)]
 
 
 def test_a_name_that_changes_is_found_by_the_new_one_only(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
